@@ -1,0 +1,176 @@
+"""Strict, frozen configuration: TOML with dotted overrides, and its fingerprint.
+
+A run's TOML names a model, its `[options]` (the model file's own `Config`), `[negatives]` and
+`[training]`. Unknown keys and values out of range fail at load, naming field, value and range.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from dimerec import plugins
+from dimerec.errors import ConfigError
+
+T = TypeVar("T")
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Weight = Annotated[float, Meta(ge=0.0)]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every configuration struct: frozen, by keyword, unknown keys forbidden."""
+
+
+class NegativesConfig(Struct):
+    """Which negatives a batch carries.
+
+    Attributes:
+        kind: "none" (full softmax, or a loss without), "uniform" over the catalogue,
+            "log-uniform" by popularity rank, or "in-batch" (the batch's own targets).
+        number: M; for "in-batch" an upper bound.
+        private: draw `number` for every position instead of `number` shared by the batch.
+        exclude: mask a negative equal to the position's "target", or any item of its "window"
+            (the paper's "items that the user has not interacted with").
+    """
+
+    kind: Literal["none", "uniform", "log-uniform", "in-batch"] = "none"
+    number: Positive = 1
+    private: bool = False
+    exclude: Literal["target", "window"] = "target"
+
+    def __post_init__(self) -> None:
+        if self.private and self.kind == "in-batch":
+            raise ValueError("in-batch negatives are shared: private must be false")
+
+
+class TrainingConfig(Struct):
+    """The one training loop's settings.
+
+    Attributes:
+        max_steps: optimiser steps at most.
+        batch_size: windows a step (models that learn from all positions) or examples ("last").
+        learning_rate, weight_decay: Adam's.
+        clip_norm: gradient norm limit; 0 switches it off.
+        validate_every: steps between validations (and checkpoints).
+        validation_queries: at most this many validation queries, evenly spread; 0 takes all.
+        metric: ranking metric on the validation split that picks the best checkpoint.
+        patience: validations without improvement before stopping; 0 never stops early.
+        device: "auto" takes CUDA when it is there.
+        precision: "bfloat16" runs the forward pass under autocast.
+    """
+
+    max_steps: Positive = 3000
+    batch_size: Positive = 256
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 0.001
+    weight_decay: Weight = 0.0
+    clip_norm: Weight = 0.0
+    validate_every: Positive = 500
+    validation_queries: NonNegative = 5000
+    metric: Annotated[str, Meta(pattern=r"^(hr|ndcg|mrr)@[1-9][0-9]*$")] = "ndcg@20"
+    patience: NonNegative = 0
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class RunConfig(Struct):
+    """Everything that decides a run, apart from the data.
+
+    Attributes:
+        model: name of a file in `dimerec.models`.
+        about: one line on what this recipe is.
+        seed: every random number of the run follows from it.
+        length: L, the longest history a model is given.
+        options: the model's own `Config`, as plain values.
+        negatives, training: see there.
+    """
+
+    model: str
+    about: str = ""
+    seed: NonNegative = 0
+    length: Positive = 50
+    options: dict[str, Any] = {}
+    negatives: NegativesConfig = NegativesConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def model_config(self) -> Any:
+        """The model's `Config` struct made of `options`; ConfigError names field and range."""
+        module = plugins.load("dimerec.models", self.model)
+        return convert(self.options, module.Config, f"options of {self.model}")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the canonical JSON; `about` does not count."""
+        plain = msgspec.to_builtins(self)
+        plain.pop("about")
+        return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+
+def convert(value: Any, kind: type[T], where: str) -> T:
+    """`value` (plain dicts and lists) as the struct `kind`; ConfigError says where and why."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as e:
+        message = str(e).replace("`$.", "`").replace(" - at `", " at `")
+        raise ConfigError(f"{where}: {message}") from e
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("dimerec.configs").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """The recipe of a shipped name or a TOML path, with `key.sub=value` overrides applied.
+
+    Raises:
+        ConfigError: no such recipe, broken TOML, unknown key, value out of range; the model's
+            own options are checked too.
+    """
+    text, where = _read(name)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{where}: not valid TOML: {e}") from e
+    for item in overrides:
+        override(tree, item)
+    config = convert(tree, RunConfig, where)
+    config.model_config()
+    return config
+
+
+def override(tree: dict[str, Any], item: str) -> None:
+    """Set one `dotted.key=value` in `tree`; the value is read as TOML, else taken as text."""
+    dotted, equals, text = item.partition("=")
+    if not equals or not dotted.strip():
+        raise ConfigError(f"override {item!r}: write it as key.sub=value")
+    *path, last = dotted.strip().split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {item!r}: {part} is a value, not a table")
+    try:
+        tree[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        tree[last] = text.strip()
+
+
+def _read(name: str | Path) -> tuple[str, str]:
+    path = Path(name)
+    try:
+        if str(name) in shipped():
+            file = resources.files("dimerec.configs") / f"{name}.toml"
+            return file.read_text("utf-8"), str(name)
+        return path.read_text("utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(
+            f"no recipe {str(name)!r}: neither a readable TOML file nor a shipped name "
+            f"({', '.join(shipped())})"
+        ) from e
