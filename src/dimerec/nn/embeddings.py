@@ -1,0 +1,55 @@
+"""Item and step embeddings. `ItemEmbedding` is the sole owner of the V x d matrix."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class ItemEmbedding(nn.Module):
+    """One vector an item; row 0 is padding and always zero.
+
+    Args:
+        size: V, padding included.
+        width: d.
+        unit: vectors are put on the unit sphere whenever they leave this module.
+    """
+
+    def __init__(self, size: int, width: int, unit: bool = False) -> None:
+        super().__init__()
+        self.size, self.width, self.unit = size, width, unit
+        self.weight = nn.Parameter(torch.randn(size, width) / math.sqrt(width))
+        with torch.no_grad():
+            self.weight[0].zero_()
+
+    def forward(self, numbers: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """Vectors of `numbers`; zero for padding."""
+        if not self.unit:
+            return F.embedding(numbers, self.weight, padding_idx=0)
+        if numbers.numel() > self.size:  # cheaper to put the table on the sphere once
+            return F.embedding(numbers, self.table(), padding_idx=0)
+        return F.normalize(F.embedding(numbers, self.weight, padding_idx=0), dim=-1)
+
+    def table(self) -> Float[Tensor, "V d"]:
+        """All vectors."""
+        return F.normalize(self.weight, dim=-1) if self.unit else self.weight
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoidal embedding of the diffusion step through a linear layer, float `[..., d]`."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.project = nn.Linear(2 * half, width)
+
+    def forward(self, t: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """Embedding of integer steps `t`."""
+        angle = t.unsqueeze(-1) * self.frequencies
+        return self.project(torch.cat([angle.sin(), angle.cos()], dim=-1))
