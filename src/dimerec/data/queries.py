@@ -1,0 +1,82 @@
+"""Queries: the (user, position) pairs an evaluation scores, read lazily from the events."""
+
+import hashlib
+from functools import cached_property
+
+import msgspec
+import numpy as np
+
+from dimerec.vocabulary import PADDING, Vocabulary
+
+
+def gather(items: np.ndarray, start: np.ndarray, end: np.ndarray, width: int) -> np.ndarray:
+    """The last `width` of the events `[start, end)` of each row: int64 `[b, width]`, left-padded.
+
+    `items` is the flat event array `[N]`; `start`, `end` int64 `[b]` point into it.
+    """
+    at = end[:, None] + np.arange(-width, 0)  # [b, width]
+    inside = at >= start[:, None]
+    return np.where(inside, items[np.where(inside, at, 0)], PADDING).astype(np.int64)
+
+
+class Queries:
+    """Q queries: the target at `positions[q]` of user row `rows[q]`, given the events before it.
+
+    Ordered by row, then position. `rows` and `positions` are int64 `[Q]`.
+    """
+
+    def __init__(
+        self,
+        *,
+        items: np.ndarray,
+        offsets: np.ndarray,
+        vocabulary: Vocabulary,
+        rows: np.ndarray,
+        positions: np.ndarray,
+    ) -> None:
+        self.rows = rows
+        self.positions = positions
+        self._items = items
+        self._offsets = offsets
+        self._vocabulary = vocabulary
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def histories(self, block: slice, length: int) -> np.ndarray:
+        """Item numbers before each target, int64 `[b, length]`: the last ones, left-padded by 0."""
+        start = self._offsets[self.rows[block]]
+        return gather(self._items, start, start + self.positions[block], length)
+
+    def targets(self, block: slice) -> np.ndarray:
+        """Item numbers to be ranked, int64 `[b]`."""
+        return self._items[self._offsets[self.rows[block]] + self.positions[block]].astype(np.int64)
+
+    def users(self, block: slice) -> np.ndarray:
+        """User rows, int64 `[b]`."""
+        return self.rows[block]
+
+    def seen(self, block: slice) -> np.ndarray:
+        """All items before each target, int64 `[b, longest]`, left-padded by 0."""
+        return self.histories(block, int(self.positions[block].max(initial=0)))
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """uint64 `[Q]`, a stable hash of (user id, position): the seed of the query's noise."""
+        distinct, inverse = np.unique(self.rows, return_inverse=True)
+        ids = self._vocabulary.ids(distinct + 1)
+        hashes = np.fromiter((_hash(i) for i in ids), np.uint64, len(ids))
+        return _mix(hashes[inverse] + _mix(self.positions.astype(np.uint64)))
+
+
+def _hash(id: int | str) -> int:
+    digest = hashlib.blake2b(msgspec.json.encode(id), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64, elementwise on uint64: one step of the generator from state `x`."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
