@@ -5,8 +5,10 @@ A run's TOML names a model, its `[options]` (the model file's own `Config`), `[n
 """
 
 import hashlib
+import math
+import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,11 +26,14 @@ Rate = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every configuration struct: frozen, by keyword, unknown keys forbidden."""
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every configuration struct: unknown keys forbidden, and frozen.
+
+    Subclasses say `frozen=True` again: they inherit it, but type checkers cannot know.
+    """
 
 
-class NegativesConfig(Struct):
+class NegativesConfig(Struct, frozen=True):
     """Which negatives a batch carries.
 
     Attributes:
@@ -50,7 +55,7 @@ class NegativesConfig(Struct):
             raise ValueError("in-batch negatives are shared: private must be false")
 
 
-class TrainingConfig(Struct):
+class TrainingConfig(Struct, frozen=True):
     """The one training loop's settings.
 
     Attributes:
@@ -79,7 +84,7 @@ class TrainingConfig(Struct):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-class RunConfig(Struct):
+class RunConfig(Struct, frozen=True):
     """Everything that decides a run, apart from the data.
 
     Attributes:
@@ -113,12 +118,67 @@ class RunConfig(Struct):
 
 
 def convert(value: Any, kind: type[T], where: str) -> T:
-    """`value` (plain dicts and lists) as the struct `kind`; ConfigError says where and why."""
+    """`value` (plain dicts and lists) as the struct `kind`; ConfigError says where and why.
+
+    Every number must be finite, whatever its field's bounds.
+    """
+    for path, number in _floats(value):
+        if not math.isfinite(number):
+            raise ConfigError(f"{where}: {path} = {number}: must be a finite number")
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as e:
-        message = str(e).replace("`$.", "`").replace(" - at `", " at `")
-        raise ConfigError(f"{where}: {message}") from e
+        raise ConfigError(f"{where}: {_explain(str(e), value, kind)}") from e
+
+
+def _floats(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every float in a tree of plain values, with its dotted path."""
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, dict | list | tuple):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in pairs:
+            yield from _floats(part, f"{path}.{key}" if path else str(key))
+
+
+def _explain(message: str, value: Any, kind: type) -> str:
+    """msgspec's message with the field in front, the offending value and all that is allowed."""
+    reason, _, place = message.partition(" - at `$")
+    path = re.findall(r"\w+", place)
+    field: Any = msgspec.inspect.type_info(kind)
+    for step in path:
+        if isinstance(field, msgspec.inspect.StructType) and isinstance(value, dict):
+            field = next((f.type for f in field.fields if f.encode_name == step), None)
+            value = value[step]
+        elif isinstance(value, list | tuple) and step.isdecimal():
+            field = getattr(field, "item_type", None)
+            value = value[int(step)]
+        else:
+            return f"{'.'.join(path)}: {reason}"
+    name = ".".join(path)
+    if isinstance(field, msgspec.inspect.StructType) and isinstance(value, dict):
+        if reason.startswith("Object contains unknown field"):
+            reason = reason.replace("Object contains unknown field", "unknown key")
+            reason += f" (known: {', '.join(f.encode_name for f in field.fields)})"
+        reason = reason.replace("Object missing required field", "missing key")
+        return f"{name}: {reason}" if name else reason
+    return f"{name} = {value!r}: {_allowed(field) or reason}"
+
+
+def _allowed(field: Any) -> str:
+    """What the type of a field admits, in words; empty when msgspec's own words must do."""
+    if isinstance(field, msgspec.inspect.StructType):
+        return "must be a table of settings"
+    if isinstance(field, msgspec.inspect.LiteralType):
+        return f"must be one of {', '.join(map(repr, field.values))}"
+    if isinstance(field, msgspec.inspect.StrType) and field.pattern:
+        return f"must be text matching {field.pattern}"
+    if isinstance(field, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        bounds = {">=": field.ge, ">": field.gt, "<=": field.le, "<": field.lt}
+        kind = "an integer" if isinstance(field, msgspec.inspect.IntType) else "a number"
+        limits = [f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None]
+        return f"must be {kind} {' and '.join(limits)}".rstrip()
+    return ""
 
 
 def shipped() -> list[str]:
@@ -151,7 +211,9 @@ def override(tree: dict[str, Any], item: str) -> None:
     dotted, equals, text = item.partition("=")
     if not equals or not dotted.strip():
         raise ConfigError(f"override {item!r}: write it as key.sub=value")
-    *path, last = dotted.strip().split(".")
+    *path, last = parts = dotted.strip().split(".")
+    if not all(parts):
+        raise ConfigError(f"override {item!r}: {dotted.strip()!r} has an empty part")
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Atomic writing: a reader sees the old file or directory, or the whole new one, never a mixture."""
+"""Atomic writing: a reader sees the old file or directory or the whole new one, no mixture."""
 
 import os
 import shutil
@@ -50,7 +50,12 @@ def new_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.rename(path, old / path.name)
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                os.rename(old / path.name, path)
+                old.rmdir()
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(temporary, path)

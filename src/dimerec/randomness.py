@@ -78,9 +78,9 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def torch_scope(seed: int, *names: str | int) -> Iterator[None]:
-    """Initialise stock torch modules from a named stream; the global generator is put back after."""
+    """Initialise stock torch modules from a named stream; the global generator is put back."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(key(seed, *names) % 2**63)
+        torch.default_generator.manual_seed(key(seed, *names) % 2**63)
         yield

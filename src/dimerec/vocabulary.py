@@ -86,10 +86,9 @@ class Vocabulary:
     def read(cls, path: Path) -> "Vocabulary":
         """Read what `write` wrote; raises DataError naming the file."""
         try:
-            ids = msgspec.json.decode(path.read_bytes(), type=list[int | str])
-        except (OSError, msgspec.DecodeError) as e:
+            return cls(msgspec.json.decode(path.read_bytes(), type=list[int | str]))
+        except (OSError, msgspec.DecodeError, DataError) as e:
             raise DataError(f"{path}: not a vocabulary ({e})") from e
-        return cls(ids)
 
 
 class Item(msgspec.Struct, frozen=True):
