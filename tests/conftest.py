@@ -6,11 +6,13 @@ import sys
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.tools import checked
+
 if loaded := sorted(m for m in sys.modules if m.split(".")[0] == "dimerec"):
     raise RuntimeError(f"loaded before the shape checks could be installed: {', '.join(loaded)}")
 
 # Annotations of the package are checked at run time by beartype, shapes included, in tests only.
-install_import_hook("dimerec", "beartype.beartype")
+install_import_hook("dimerec", f"{checked.__name__}.checked")
 
 # One thread: sums are always added in the same order. Child processes inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
