@@ -94,7 +94,7 @@ class Model(SequentialModel):
         noisy = (signal[1:] <= config.noisiest_only).nonzero()
         self.first_step = int(noisy[0]) + 1 if len(noisy) else config.schedule.steps
         self.diffuses = config.space != "none"
-        self.space = space(config.space if self.diffuses else "sphere", self.schedule)  # pyright: ignore[reportArgumentType]
+        self.space = space("sphere" if config.space == "none" else config.space, self.schedule)
         self.noise_draws = 0
         if self.diffuses:
             self.noise_draws = config.samples * noise_rows(config.steps, config.stochastic)
@@ -106,23 +106,8 @@ class Model(SequentialModel):
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         """L_gem, L_recon and L_ssm over the batch's N targets."""
         config = self.config
-        hidden = self.items(batch.history)
-        if self.targets == "all":
-            at = batch.targets > 0
-            guidance = self.gem.every(hidden, batch.history)[at]  # [N, K, d]
-        else:
-            at = torch.zeros_like(batch.targets, dtype=torch.bool)
-            at[:, -1] = batch.targets[:, -1] > 0
-            guidance = self.gem(hidden, batch.history)[at[:, -1]]
-        targets = batch.targets[at]
-        private = batch.negatives.dim() == 3
-        candidates = Candidates(
-            config.softmax,
-            self.items,
-            targets,
-            batch.negatives[at] if private else batch.negatives,
-            batch.log_q[at] if private else batch.log_q,
-        )
+        guidance, at = self.gem.train_on(self.items(batch.history), batch)  # [N, K, d]
+        candidates = Candidates.of(batch, at, config.softmax, self.items)
         x0 = self.space.project(candidates.positive)
         predicted = self._predict(x0, guidance, rng)
         parts = {

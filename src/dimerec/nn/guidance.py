@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from msgspec import Meta
 from torch import Tensor, nn
 
+from dimerec.batch import SequenceBatch
 from dimerec.config import Positive, Struct
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -56,6 +57,17 @@ class GuidanceExtractor(nn.Module, ABC):
     ) -> Float[Tensor, "B L K d"]:
         """Interests after every position, each from the positions up to it."""
         raise TypeError(f"{type(self).__name__} extracts guidance for the last position only")
+
+    def train_on(
+        self, hidden: Float[Tensor, "B L d"], batch: SequenceBatch
+    ) -> tuple[Float[Tensor, "N K d"], Bool[Tensor, "B L"]]:
+        """Interests before each of the batch's N targets, and where those stand: every position
+        in one pass when `causal`, else the last column alone."""
+        at = batch.targets > 0
+        if self.causal:
+            return self.every(hidden, batch.history)[at], at
+        at[:, :-1] = False
+        return self(hidden, batch.history)[at[:, -1]], at
 
 
 class SelfAttentive(GuidanceExtractor):

@@ -1,6 +1,7 @@
 """Softmax losses over items, full or sampled, and the paper's three terms."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor
 
+from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
 from dimerec.nn.embeddings import ItemEmbedding
 
@@ -46,16 +48,33 @@ class Candidates:
         log_q: Tensor,
     ) -> None:
         self.config, self.targets = config, targets
-        self.full = negatives.numel() == 0
-        if self.full:
+        self.kind = _kind(negatives)
+        if self.kind == "full":
             self.others = items.table()  # [V, d]
             self.positive = F.embedding(targets, self.others)
             return
+        correction = log_q + math.log(negatives.shape[-1]) if config.logq else torch.zeros_like(log_q)
+        if self.kind == "shared":  # draws of the same item share one column, heavier by log(count)
+            negatives, inverse, count = negatives.unique(return_inverse=True, return_counts=True)
+            merged = torch.zeros(len(negatives), device=log_q.device)
+            correction = merged.scatter(0, inverse, correction) - count.log()
+            column = torch.searchsorted(negatives, targets).clamp_max(len(negatives) - 1)
+            hit = (negatives[column] == targets).nonzero()[:, 0]
+            self.collision = hit, column[hit]
+        else:
+            self.collision = (negatives == targets.unsqueeze(1)) | (negatives == 0)  # [N, M]
+        self.correction = correction
         self.positive = items(targets)  # [N, d]
         self.others = items(negatives)  # [M, d] or [N, M, d]
-        self.collision = (negatives == targets.unsqueeze(1)) | (negatives == 0)  # [N, M]
-        if config.logq:
-            self.correction = log_q + torch.log(torch.tensor(float(negatives.shape[-1])))
+
+    @classmethod
+    def of(
+        cls, batch: SequenceBatch, at: Tensor, config: SoftmaxConfig, items: ItemEmbedding
+    ) -> "Candidates":
+        """Those of the batch's positions `at`, bool `[B, L]` with N of them true."""
+        private = batch.negatives.dim() == 3
+        negatives, log_q = (x[at] if private else x for x in (batch.negatives, batch.log_q))
+        return cls(config, items, batch.targets[at], negatives, log_q)
 
     def log_likelihood(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
         """log p(target | query) of every query, by the full or the sampled softmax."""
@@ -63,15 +82,28 @@ class Candidates:
             queries = F.normalize(queries, dim=-1)
         queries = queries / self.config.temperature
         positive = (queries * self.positive.unsqueeze(1)).sum(-1)  # [N, Q]
-        if self.full:
-            logits = queries @ self.others[1:].T  # [N, Q, V-1]: padding is no candidate
-            return positive - logits.logsumexp(-1)
-        shared = self.others.dim() == 2
-        other = queries @ (self.others.T if shared else self.others.transpose(1, 2))  # [N, Q, M]
-        if self.config.logq:
-            other = other - (self.correction if shared else self.correction.unsqueeze(1))
-        other = other.masked_fill(self.collision.unsqueeze(1), -torch.inf)
-        return -F.softplus(other.logsumexp(-1) - positive)
+        return -F.softplus(self._rest(queries) - positive)
+
+    def _rest(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
+        """log of the summed exponentials of all candidates but the target."""
+        if self.kind == "private":
+            other = queries @ self.others.transpose(1, 2) - self.correction.unsqueeze(1)
+            other = other.masked_fill(self.collision.unsqueeze(1), -torch.inf)  # [N, Q, M]
+        elif self.kind == "shared":
+            other = queries @ self.others.T - self.correction
+            row, column = self.collision
+            other[row, :, column] = -torch.inf
+        else:
+            other = queries @ self.others.T  # [N, Q, V]
+            other[:, :, 0] = -torch.inf
+            other[torch.arange(len(other), device=other.device), :, self.targets] = -torch.inf
+        return other.logsumexp(-1)
+
+
+def _kind(negatives: Tensor) -> Literal["full", "shared", "private"]:
+    if negatives.numel() == 0:
+        return "full"
+    return "private" if negatives.dim() == 2 else "shared"
 
 
 def guidance_loss(
