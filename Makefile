@@ -1,0 +1,60 @@
+# The same commands for people and machines. `make` lists them.
+
+PYTHON ?= python3
+# Another build of PyTorch: make install TORCH="torch==2.13.0" TORCH_INDEX=<index of the build>
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+EXTRAS ?= dev
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check bench docs clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make .venv with CPU PyTorch, the package and its tools (TORCH=, PYTHON=)
+
+# PyTorch goes in first and alone, so that no resolver can bring a CUDA build; the second step is
+# held to exactly that build by a constraint of its own.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and \
+		f"DimeRec needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --no-input --retries 1 --no-deps --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
+	$(PIP) freeze | grep -i '^torch==' > $(VENV)/torch.txt
+	$(PIP) install -q -c constraints.txt -c $(VENV)/torch.txt -e ".[$(EXTRAS)]"
+	$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__)'
+	touch $@
+
+demo: $(STAMP)  ## train on MovieLens and compare: table, recommendations, demo/report.html
+	$(BIN)/dimerec demo --out demo
+
+test: $(STAMP)  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## format, lint, types, import rules, file sizes, documentation examples
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.tools.file_sizes
+	$(BIN)/python -m tests.tools.paper_map --check
+	$(BIN)/python -m tests.tools.doc_examples
+
+bench: $(STAMP)  ## the benchmarks: one question a file, JSON in benchmarks/results
+	set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+docs: $(STAMP)  ## render the generated pages of docs/
+	$(BIN)/python -m tests.tools.paper_map
+
+clean:  ## remove what the tools left behind, .venv and data aside
+	rm -rf build demo dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
