@@ -78,6 +78,10 @@ class SequentialModel(nn.Module, ABC):
         queries = self.encode(history, noise)
         return (queries @ self.item_vectors().T).amax(dim=1)
 
+    def load_tensors(self, state: dict[str, Tensor]) -> None:
+        """Take over the `state_dict()` of such a model; RuntimeError when it does not fit."""
+        self.load_state_dict(state, strict=True)
+
 
 class CountingModel(SequentialModel):
     """A baseline that counts instead of learning by gradient: one pass of `observe` fits it.
@@ -97,6 +101,21 @@ class CountingModel(SequentialModel):
     @abstractmethod
     def scores(self, history: Tensor, noise: Tensor) -> Tensor:
         """Scores `[B, V]` of all items."""
+
+    def load_tensors(self, state: dict[str, Tensor]) -> None:
+        """Take the tensors of `state` as buffers: their sizes depend on the data that was counted.
+
+        RuntimeError when one that this model has from the start is missing, or when a name cannot
+        be a buffer. Further names are those that `finish` registers.
+        """
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise RuntimeError(f"no tensor for {', '.join(missing)}")
+        for name, tensor in state.items():
+            try:
+                self.register_buffer(name, tensor)
+            except KeyError as e:
+                raise RuntimeError(f"{name!r} cannot be a buffer: {e.args[0]}") from e
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         raise TypeError(f"{type(self).__module__} counts; it has no loss")
