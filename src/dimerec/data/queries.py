@@ -64,7 +64,7 @@ class Queries:
     def keys(self) -> np.ndarray:
         """uint64 `[Q]`, a stable hash of (user id, position): the seed of the query's noise."""
         distinct, inverse = np.unique(self.rows, return_inverse=True)
-        ids = self._vocabulary.ids(distinct + 1)
+        ids = self._vocabulary.ids((distinct + 1).tolist())
         hashes = np.fromiter((_hash(i) for i in ids), np.uint64, len(ids))
         return _mix(hashes[inverse] + _mix(self.positions.astype(np.uint64)))
 

@@ -1,0 +1,138 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dimerec.config import NegativesConfig
+from dimerec.data.negatives import Negatives, clear_seen
+from dimerec.errors import ConfigError, DataError
+from dimerec.randomness import stream
+
+COUNTS = np.array([0, 5, 9, 0, 9, 1, 30], np.float32)  # V = 7
+EMPTY = np.zeros((1, 2), np.int64)
+
+
+def chi_square(drawn: np.ndarray, expected: np.ndarray) -> float:
+    """Pearson's statistic of drawn numbers against probabilities `[V]` of 1..V-1."""
+    observed = np.bincount(drawn, minlength=len(expected))[1:]
+    wanted = expected[1:] * len(drawn)
+    return float(((observed - wanted) ** 2 / wanted).sum())
+
+
+def test_uniform_draws_every_item_alike() -> None:
+    sampler = Negatives(NegativesConfig(kind="uniform", number=60_000), COUNTS)
+    drawn, log_q = sampler.draw(stream(0, "n"), EMPTY, EMPTY)
+    assert (drawn.dtype, log_q.dtype, drawn.shape) == (np.int64, np.float32, (60_000,))
+    assert set(drawn.tolist()) == {1, 2, 3, 4, 5, 6}
+    assert np.allclose(log_q, -math.log(6))
+    assert chi_square(drawn, np.full(7, 1 / 6)) < 20.5  # 5 degrees: p = 0.001
+
+
+def test_log_uniform_follows_the_ranks() -> None:
+    sampler = Negatives(NegativesConfig(kind="log-uniform", number=60_000), COUNTS)
+    drawn, log_q = sampler.draw(stream(0, "n"), EMPTY, EMPTY)
+    p = np.zeros(7)
+    for rank, item in enumerate([6, 2, 4, 1, 5, 3]):  # counts descending, ties by number
+        p[item] = math.log((rank + 2) / (rank + 1)) / math.log(7)
+    assert math.isclose(p.sum(), 1.0)
+    assert np.allclose(np.exp(log_q), p[drawn], rtol=1e-5)
+    assert chi_square(drawn, p) < 20.5
+
+
+def test_in_batch_keeps_repeats_and_knows_their_shares() -> None:
+    targets = np.array([[0, 2, 2], [0, 0, 6]])
+    sampler = Negatives(NegativesConfig(kind="in-batch", number=10), COUNTS)
+    drawn, log_q = sampler.draw(stream(0, "n"), targets, targets)
+    assert drawn.tolist() == [2, 2, 6]
+    assert np.allclose(np.exp(log_q), [9 / 54, 9 / 54, 30 / 54])
+
+
+def test_in_batch_takes_a_random_part_of_many() -> None:
+    targets = np.arange(1, 7)[None].repeat(50, axis=0)
+    sampler = Negatives(NegativesConfig(kind="in-batch", number=40), COUNTS + 1)
+    drawn, _ = sampler.draw(stream(0, "n"), targets, targets)
+    assert drawn.shape == (40,)
+    assert len(set(drawn.tolist())) == 6
+    other, _ = sampler.draw(stream(1, "n"), targets, targets)
+    assert not np.array_equal(drawn, other)
+
+
+def test_none_draws_nothing() -> None:
+    drawn, log_q = Negatives(NegativesConfig(), COUNTS).draw(stream(0, "n"), EMPTY, EMPTY)
+    assert drawn.shape == log_q.shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "log-uniform"])
+def test_private_negatives_differ_between_positions(kind) -> None:
+    sampler = Negatives(
+        NegativesConfig(kind=kind, number=5, private=True), np.ones(1000, np.float32)
+    )
+    targets = np.ones((8, 6), np.int64)
+    drawn, log_q = sampler.draw(stream(0, "n"), targets, targets)
+    assert drawn.shape == log_q.shape == (8, 6, 5)
+    assert len({tuple(row) for row in drawn.reshape(-1, 5).tolist()}) == 48
+
+
+def test_window_collisions_become_padding() -> None:
+    config = NegativesConfig(kind="uniform", number=50, private=True, exclude="window")
+    windows = np.array([[0, 1, 2], [4, 5, 6]])
+    drawn, log_q = Negatives(config, COUNTS).draw(stream(0, "n"), windows, windows[:, 1:])
+    free, _ = Negatives(NegativesConfig(kind="uniform", number=50, private=True), COUNTS).draw(
+        stream(0, "n"), windows, windows[:, 1:]
+    )
+    assert set(drawn[0].ravel().tolist()) == {0, 3, 4, 5, 6}
+    assert set(drawn[1].ravel().tolist()) == {0, 1, 2, 3}
+    assert np.array_equal(drawn[drawn > 0], free[drawn > 0])  # nothing else was touched
+    assert np.allclose(log_q, -math.log(6))
+
+
+@given(
+    size=st.sampled_from([3, 40, 4096, 4097, 20_000, 2_000_000]),
+    seed=st.integers(0, 2**32),
+    width=st.integers(1, 80),
+)
+def test_clear_seen_against_isin(size: int, seed: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    span = min(size, 60)  # multiples of a table's size meet in one slot
+    pool = np.unique(np.r_[rng.integers(1, size, span), np.arange(4096, size, 4096)[:span]])
+    pool = pool[(pool > 0) & (pool < size)]
+    windows = rng.choice(pool, (5, width)) * rng.integers(0, 2, (5, width))  # padding anywhere
+    numbers = rng.choice(pool, (5, 7, 3))
+    expected = numbers.copy()
+    for row in range(5):
+        expected[row][np.isin(expected[row], windows[row])] = 0
+    clear_seen(numbers, windows, size)
+    assert np.array_equal(numbers, expected)
+
+
+def test_shared_negatives_cannot_exclude_windows() -> None:
+    with pytest.raises(ConfigError, match=r"negatives.private = true"):
+        Negatives(NegativesConfig(kind="uniform", number=5, exclude="window"), COUNTS)
+
+
+def test_no_items_no_negatives() -> None:
+    with pytest.raises(DataError, match="no items"):
+        Negatives(NegativesConfig(kind="uniform"), np.zeros(1, np.float32))
+
+
+def test_one_item_is_drawn_surely() -> None:
+    for kind in ("uniform", "log-uniform"):
+        sampler = Negatives(NegativesConfig(kind=kind, number=3), np.array([0, 4], np.float32))
+        drawn, log_q = sampler.draw(stream(0, "n"), EMPTY, EMPTY)
+        assert drawn.tolist() == [1, 1, 1]
+        assert np.allclose(log_q, 0.0, atol=1e-6)
+
+
+def test_private_windows_cost_milliseconds() -> None:
+    config = NegativesConfig(kind="uniform", number=10, private=True, exclude="window")
+    sampler = Negatives(config, np.ones(100_000, np.float32))
+    windows = stream(0, "w").integers(1, 100_000, (256, 71))
+    seconds = []
+    for step in range(5):
+        start = time.process_time()
+        sampler.draw(stream(0, "n", step), windows, windows[:, 1:])
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.05  # about 0.004 on a quiet core; a comparison with all of W takes 0.3
