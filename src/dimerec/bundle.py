@@ -7,7 +7,6 @@ size and SHA-256. No pickle: tensors are safetensors, all else is JSON.
 import hashlib
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def write(
             for name, content in sorted(contents.items())
         },
     )
-    contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest.sealed()), indent=2)
     try:
         with files.new_directory(path) as folder:
             for name, content in contents.items():
@@ -257,11 +256,6 @@ class Bundle:
         if not number:
             raise DataError(f"no item {id!r} in {self.path}")
         return self.items[number - 1]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the manifest, and so of everything."""
-        return hashlib.sha256(msgspec.json.encode(self.manifest, order="sorted")).hexdigest()
 
 
 def _decode(where: str, name: str, contents: Mapping[str, bytes], kind: Any) -> Any:

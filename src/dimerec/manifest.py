@@ -63,7 +63,10 @@ class Sizes(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """What `manifest.json` holds; the model's name is `config.model`."""
+    """What `manifest.json` holds; the model's name is `config.model`.
+
+    `digest` is the SHA-256 (hex) of all the rest, and so of the whole bundle; `sealed` sets it.
+    """
 
     schema: int
     config: RunConfig
@@ -71,6 +74,13 @@ class Manifest(Struct, frozen=True):
     sizes: Sizes
     versions: dict[str, str]
     files: dict[str, FileEntry]
+    digest: str = ""
+
+    def sealed(self) -> "Manifest":
+        """The same manifest with the digest it must have."""
+        plain = msgspec.structs.replace(self, digest="")
+        digest = hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+        return msgspec.structs.replace(self, digest=digest)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -91,6 +101,8 @@ def read_manifest(path: Path) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as e:
         raise BundleError(f"{path / MANIFEST}: not a manifest ({e}); {AGAIN}") from e
+    if manifest.digest != manifest.sealed().digest:
+        raise BundleError(f"{path / MANIFEST}: was changed: its digest is not its own; {AGAIN}")
     if manifest.config.length != manifest.sizes.length:
         raise BundleError(f"{path / MANIFEST}: config and sizes disagree on the length; {AGAIN}")
     if tuple(sorted(manifest.files)) != FILES:
