@@ -59,7 +59,7 @@ class Vocabulary:
         get = self._numbers.get
         return np.fromiter((get(i, PADDING) for i in ids), np.int64)
 
-    def ids(self, numbers: Iterable[int]) -> list[Id]:
+    def ids(self, numbers: Iterable[int] | np.ndarray) -> list[Id]:
         """Ids of `numbers` (each in 1..len); raises DataError on padding or out of range."""
         out = []
         for n in numbers:

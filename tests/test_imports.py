@@ -1,0 +1,54 @@
+"""What an import loads, and how long it takes, each in a fresh process."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = {"faiss", "pandas", "polars", "pyarrow", "torch"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Names of the modules that a fresh interpreter holds after `code`."""
+    program = f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_is_quick_and_light():
+    code = "import time; t = time.perf_counter(); import dimerec; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.2
+    assert not loaded_by("import dimerec") & HEAVY
+
+
+def test_an_error_class_needs_nothing_else():
+    assert not loaded_by("import dimerec; dimerec.DataError") & {*HEAVY, "numpy", "msgspec"}
+
+
+def test_help_is_quick_and_light():
+    code = "import sys; sys.argv = ['dimerec', '--help']\nfrom dimerec.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code, e.code"
+    assert not loaded_by(code) & HEAVY
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        shown = subprocess.run(
+            [sys.executable, "-m", "dimerec.cli", "--help"], capture_output=True, text=True
+        )
+        times.append(time.perf_counter() - start)
+        assert shown.returncode == 0, shown.stderr
+        assert "recommend" in shown.stdout
+    # half a second on a quiet machine; a busy one gets twice that
+    assert min(times) < 1.0
+
+
+@pytest.mark.parametrize("module", ["dimerec.serving", "dimerec.bundle", "dimerec.recommender"])
+def test_what_is_served_loads_neither_data_nor_training(module: str):
+    modules = loaded_by(f"import {module}")
+    packages = ("data", "evaluation", "experiments", "training")
+    unwanted = {f"dimerec.{p}" for p in packages} | {"pandas", "polars", "pyarrow"}
+    assert not modules & unwanted
