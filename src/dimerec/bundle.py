@@ -4,6 +4,7 @@ Written whole or not at all; opened only when every file is the one that its man
 size and SHA-256. No pickle: tensors are safetensors, all else is JSON.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
@@ -204,6 +205,21 @@ class Bundle:
         content = verified(self.path, WEIGHTS, self.manifest.files[WEIGHTS])
         sizes = self.manifest.sizes
         return _build(str(self.path), self.config, sizes, self.counts, content).to(device)
+
+    def with_options(self, changes: Mapping[str, Any]) -> "Bundle":
+        """The same weights under other values of the model's options.
+
+        For those that no weight depends on: reverse steps, samples, how samples are merged.
+
+        Raises:
+            ConfigError: an option the model does not have, or a value out of range.
+        """
+        options = {**self.config.options, **changes}
+        config = msgspec.structs.replace(self.config, options=options)
+        config.model_config()
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def recommender(
         self, device: torch.device | str = "cpu", index: RetrievalIndex | None = None

@@ -1,0 +1,134 @@
+"""A plan: one dataset, one protocol, one budget, and the runs to be compared under them."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dimerec import config
+from dimerec.config import Positive, RunConfig, Struct
+from dimerec.errors import ConfigError
+
+
+class DataPlan(Struct):
+    """Which data, and how it is prepared (see `dimerec.data.prepare.prepare`).
+
+    Attributes:
+        source: name of a source.
+        protocol, split_seed: how users or events are split; the same split for every seed.
+        min_user_events, min_item_events, iterate: filters.
+        positions: which positions of the evaluated users count.
+        hide_seen: whether earlier items of the user are taken from the candidates.
+    """
+
+    source: str
+    protocol: str = "users-8-1-1"
+    split_seed: int = 0
+    min_user_events: Positive = 2
+    min_item_events: Positive = 1
+    iterate: bool = True
+    positions: str = "every-position"
+    hide_seen: bool = False
+
+
+class Variant(Struct):
+    """One more row of the table from the same weights, with other sampling options.
+
+    Attributes:
+        label: name of the row.
+        options: options of the model that no weight depends on, e.g. `steps`.
+    """
+
+    label: str
+    options: dict[str, Any] = {}
+
+
+class RunPlan(Struct):
+    """One configuration, trained once for each seed.
+
+    Attributes:
+        label: name of the row.
+        config: a shipped recipe.
+        set: overrides, `key.sub=value`, applied after the plan's own.
+        variants: further rows from the same weights.
+        note: a remark printed under the table.
+    """
+
+    label: str
+    config: str
+    set: list[str] = []
+    variants: list[Variant] = []
+    note: str = ""
+
+
+class Published(Struct):
+    """Numbers from elsewhere to stand beside ours.
+
+    Attributes:
+        label, source: what and from where.
+        metrics: for example `{"hr@20" = 0.0648}`.
+    """
+
+    label: str
+    source: str
+    metrics: dict[str, float]
+
+
+class Plan(Struct):
+    """An experiment file.
+
+    Attributes:
+        title, about: heading and what the table answers.
+        data: see there.
+        epochs: how often each run sees each training target: the equal budget.
+        seeds: of initialisation, order, negatives and noise.
+        set: overrides applied to every run that learns.
+        metrics: columns of the table.
+        runs, published: rows.
+    """
+
+    title: str
+    about: str
+    data: DataPlan
+    epochs: Positive
+    seeds: list[int]
+    set: list[str] = []
+    metrics: list[str] = ["hr@20", "hr@50", "ndcg@20"]
+    runs: list[RunPlan]
+    published: list[Published] = []
+
+
+def load(path: str | Path) -> Plan:
+    """Read an experiment file; every run's configuration is loaded, so that a slip shows now.
+
+    Raises:
+        ConfigError: unreadable, an unknown key, a value out of range, two rows of one label.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise ConfigError(f"{path}: no readable experiment ({e})") from e
+    plan = config.convert(tree, Plan, str(path))
+    labels = [r.label for r in plan.runs]
+    labels += [f"{r.label}, {v.label}" for r in plan.runs for v in r.variants]
+    twice = {name for name in labels if labels.count(name) > 1}
+    if twice:
+        raise ConfigError(f"{path}: two rows are labelled {min(twice)!r}")
+    for run in plan.runs:
+        recipe(plan, run, plan.seeds[0])
+    return plan
+
+
+def recipe(plan: Plan, run: RunPlan, seed: int) -> RunConfig:
+    """The configuration of one run and seed, but for `training.max_steps` (see `epochs`)."""
+    return config.load(run.config, [*plan.set, *run.set, f"seed={seed}"])
+
+
+def fingerprint(plan: Plan, run: RunPlan, seed: int) -> str:
+    """What a result depends on, hashed: data plan, budget and configuration (hex, 16 digits)."""
+    plain = [msgspec.to_builtins(plan.data), plan.epochs, recipe(plan, run, seed).fingerprint]
+    plain.append(msgspec.to_builtins(run.variants))
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()[:16]

@@ -1,0 +1,196 @@
+"""Run a plan: prepare, train and score in several processes; results are appended as they come."""
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dimerec.config import Struct
+from dimerec.errors import DataError, DimeRecError
+from dimerec.experiments.plan import Plan, RunPlan, fingerprint, recipe
+
+log = logging.getLogger(__name__)
+
+
+class Result(Struct):
+    """One row of one seed, as it stands in a result file.
+
+    Attributes:
+        fingerprint: of everything the row depends on.
+        label, seed: row and seed.
+        metrics: on the test split.
+        validation: best validation metrics and the step they belong to.
+        card: the protocol card of the evaluation.
+        training: steps, targets, seconds, targets a second, weights digest, device, threads.
+    """
+
+    fingerprint: str
+    label: str
+    seed: int
+    metrics: dict[str, float]
+    validation: dict[str, float]
+    card: dict[str, Any]
+    training: dict[str, Any]
+
+
+def read(path: Path) -> list[Result]:
+    """Results in a file, one JSON object a line; none when it does not exist.
+
+    A last line cut short by a kill is dropped: its run is done again.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    complete, rest = lines[:-1], lines[-1]
+    if rest:
+        path.write_bytes(b"".join(line + b"\n" for line in complete))
+    try:
+        return [msgspec.json.decode(line, type=Result) for line in complete if line]
+    except msgspec.DecodeError as e:
+        raise DataError(f"{path}: not a result file ({e}); move it away to start anew") from e
+
+
+def pending(plan: Plan, done: list[Result]) -> list[tuple[RunPlan, int]]:
+    """Runs whose results are not there yet, seed by seed."""
+    have = {r.fingerprint for r in done}
+    todo = [(run, seed) for seed in plan.seeds for run in plan.runs]
+    return [(run, seed) for run, seed in todo if fingerprint(plan, run, seed) not in have]
+
+
+def run(
+    plan: Plan,
+    results: Path,
+    work: Path,
+    *,
+    jobs: int = 1,
+    report: Callable[[str], None] = log.info,
+) -> list[Result]:
+    """Do what is not done yet and return all results; one failure does not lose the rest.
+
+    Args:
+        results: the result file (JSON lines); appended to run by run.
+        work: prepared data and run folders; an interrupted run goes on from its checkpoint.
+        jobs: processes, one torch thread each.
+        report: told one line for each event.
+
+    Raises:
+        DimeRecError: after the last run, when some failed; names them.
+    """
+    todo = pending(plan, read(results))
+    report(f"{plan.title}: {len(todo)} of {len(plan.runs) * len(plan.seeds)} runs to do")
+    if todo:
+        dataset = prepared(plan, work)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        failures = []
+        start = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context) as pool:
+            futures = {pool.submit(one, plan, r, s, dataset, work): (r, s) for r, s in todo}
+            for n, future in enumerate(as_completed(futures), start=1):
+                what, seed = futures[future]
+                error = future.exception()
+                if error is not None:
+                    failures.append(f"{what.label} (seed {seed}): {error}")
+                    report(f"failed: {failures[-1]}")
+                    continue
+                rows = future.result()
+                with results.open("ab") as f:
+                    f.write(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+                shown = ", ".join(f"{m} {100 * rows[0].metrics[m]:.2f}" for m in plan.metrics)
+                left = (time.monotonic() - start) / n * (len(todo) - n) / 60
+                report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
+        if failures:
+            raise DimeRecError(f"{len(failures)} runs failed: " + "; ".join(failures))
+    return current(plan, results)
+
+
+def current(plan: Plan, results: Path) -> list[Result]:
+    """Results in the file that the plan as it stands now would give."""
+    marks = {fingerprint(plan, r, s) for r in plan.runs for s in plan.seeds}
+    return [r for r in read(results) if r.fingerprint in marks]
+
+
+def prepared(plan: Plan, work: Path) -> Path:
+    """The plan's dataset under `work`, prepared when it is not there yet."""
+    from dimerec.data import sources
+    from dimerec.data.prepare import prepare
+    from dimerec.data.splits import Protocol
+
+    data = plan.data
+    path = work / "data" / f"{data.source}-{data.protocol}-{data.split_seed}"
+    path = path.with_name(f"{path.name}-{data.min_user_events}-{data.min_item_events}")
+    if not path.exists():
+        loaded = sources.read(data.source)
+        protocol = msgspec.convert({"name": data.protocol, "seed": data.split_seed}, Protocol)
+        prepare(
+            loaded.log,
+            path,
+            protocol=protocol,
+            min_user_events=data.min_user_events,
+            min_item_events=data.min_item_events,
+            iterate=data.iterate,
+            items=loaded.items,
+            given=loaded.split if data.protocol == "given" else None,
+            name=data.source,
+        )
+    return path
+
+
+def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[Result]:
+    """Train one configuration with one seed and score all its rows on the test split."""
+    import torch
+
+    from dimerec.bundle import Bundle
+    from dimerec.data.batches import Batches
+    from dimerec.data.dataset import Dataset
+    from dimerec.evaluation.evaluator import evaluate
+    from dimerec.plugins import load
+    from dimerec.training.loop import train
+
+    torch.set_num_threads(1)
+    data = Dataset.open(dataset)
+    config = recipe(plan, run, seed)
+    mark = fingerprint(plan, run, seed)
+    with torch.device("meta"):
+        model = load("dimerec.models", config.model).Model(
+            config.model_config(), data.catalogue(config.length)
+        )
+    steps = plan.epochs * Batches(data, config, model.targets).steps_per_epoch
+    training = msgspec.structs.replace(config.training, max_steps=steps)
+    config = msgspec.structs.replace(config, training=training)
+    done = train(data, config, work / "runs" / mark, resume=True, threads=1, progress=False)
+    bundle = Bundle.open(done.bundle)
+    summary = {
+        name: getattr(done, name)
+        for name in (
+            "steps", "best_step", "targets", "targets_per_second", "seconds", "cpu_seconds",
+            "parameters", "digest", "device", "threads", "versions",
+        )
+    }
+    rows = []
+    for label, options in [(run.label, {}), *((v.label, v.options) for v in run.variants)]:
+        scored = evaluate(
+            bundle.with_options(options),
+            data,
+            split="test",
+            positions=plan.data.positions,
+            hide_seen=plan.data.hide_seen,
+            seed=seed,
+        )
+        rows.append(
+            Result(
+                fingerprint=mark,
+                label=label if not options else f"{run.label}, {label}",
+                seed=seed,
+                metrics=scored.metrics,
+                validation=done.validation,
+                card=msgspec.to_builtins(scored.card),
+                training=summary,
+            )
+        )
+    return rows
