@@ -196,7 +196,7 @@ class Recommender:
 
 def left_padded(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
     """The last `length` item numbers of each history, int64 `[B, length]`, left-padded with 0."""
-    lengths = np.array([len(h) for h in histories])
+    lengths = np.array([len(h) for h in histories], np.int64)
     flat = np.concatenate([*histories, np.zeros(0, np.int64)])
     from_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(flat))  # 1 is the last
     row = np.repeat(np.arange(len(histories)), lengths)
@@ -233,10 +233,14 @@ def _checked(histories: Any) -> list[list[Id]]:
                 "recommend() takes a list of histories, [[id, id, ...]]"
             )
         ids = history.tolist() if isinstance(history, np.ndarray) else list(history)
-        wrong = {t for t in set(map(type, ids)) if not issubclass(t, int | str | np.integer)}
-        if wrong or bool in set(map(type, ids)):
-            kinds = ", ".join(sorted(t.__name__ for t in wrong or {bool}))
-            raise ServingError(f"history {place} holds {kinds}; item ids are integers or strings")
+        kinds = set(map(type, ids))
+        if any(issubclass(k, np.generic) for k in kinds):
+            ids = [i.item() if isinstance(i, np.generic) else i for i in ids]
+            kinds = set(map(type, ids))
+        wrong = {k.__name__ for k in kinds if k is bool or not issubclass(k, int | str)}
+        if wrong:
+            named = ", ".join(sorted(wrong))
+            raise ServingError(f"history {place} holds {named}; item ids are integers or strings")
         out.append(ids)
     return out
 
