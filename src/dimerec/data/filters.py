@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ from dimerec.data.card import Filter
 from dimerec.data.tables import ROW, Table
 from dimerec.errors import DataError
 
-Duplicates = Literal["keep", "first", "last", "collapse"]
+DUPLICATES = ("keep", "first", "last", "collapse")
 CONDITION = re.compile(
     r"""\s*(?:`(?P<quoted>[^`]+)`|(?P<column>\w+))
         \s*(?P<op>==|!=|<>|>=|<=|=|<|>)
@@ -105,15 +104,17 @@ def conditions(where: str | list[str] | tuple[str, ...] | None) -> list[Conditio
     return found
 
 
-def without_duplicates(frame: pl.DataFrame, policy: Duplicates) -> pl.DataFrame:
+def without_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
     """A log frame (sorted by user, then time) under the `policy` for repeated items.
 
     "keep" keeps all; "first" and "last" one event a (user, item); "collapse" the first of every
     run in which a user's item repeats immediately.
+
+    Raises:
+        DataError: no such policy.
     """
-    if policy not in get_args(Duplicates):
-        choices = ", ".join(get_args(Duplicates))
-        raise DataError(f"no duplicates policy {policy!r} (known: {choices})")
+    if policy not in DUPLICATES:
+        raise DataError(f"no duplicates policy {policy!r} (known: {', '.join(DUPLICATES)})")
     if policy == "keep":
         return frame
     pair = pl.struct("user", "item")

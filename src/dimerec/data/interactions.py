@@ -45,7 +45,7 @@ class InteractionLog:
         *,
         columns: Mapping[str, str] | None = None,
         where: str | Sequence[str] | None = None,
-        duplicates: flt.Duplicates = "keep",
+        duplicates: str = "keep",
         name: str | None = None,
     ) -> "InteractionLog":
         """Read and check a log; nothing is written.

@@ -14,7 +14,13 @@ CATEGORIES = ["categories", "category", "genres", "genre"]
 
 
 def describe(source: Any, ids: pl.Series) -> list[Item]:
-    """What the table `source` knows of each of `ids`, in their order."""
+    """What the table `source` knows of each of `ids`, in their order.
+
+    Categories are a list, or text separated by "|"; of an item described twice the first counts.
+
+    Raises:
+        DataError: the table cannot be read, lacks a column, or describes none of `ids`.
+    """
     table = open_table(source)
     item = cols.first_alias(table.columns, [*cols.ALIASES["item"], "id"])
     title = cols.first_alias(table.columns, TITLES)
@@ -25,13 +31,16 @@ def describe(source: Any, ids: pl.Series) -> list[Item]:
             f"found: {', '.join(table.columns)}"
         )
     raw = table.read([c for c in (item, title, categories) if c])
-    known = pl.DataFrame(
-        {
-            "id": cols.ids(table, raw, item).cast(ids.dtype, strict=False),
-            "title": raw[title].cast(pl.String) if title else None,
-            "categories": _lists(raw[categories]) if categories else None,
-        }
-    ).unique("id", keep="first", maintain_order=True)
+    described = {"id": cols.ids(table, raw, item).cast(ids.dtype, strict=False)}
+    try:
+        described["title"] = (raw[title] if title else _nothing(raw)).cast(pl.String)
+        described["categories"] = _lists(raw[categories] if categories else _nothing(raw))
+    except pl.exceptions.PolarsError as e:
+        raise DataError(
+            f"{table.name}: titles are texts and categories lists of texts, but the columns "
+            f"{title!r} and {categories!r} hold something else"
+        ) from e
+    known = pl.DataFrame(described).unique("id", keep="first", maintain_order=True)
     found = ids.alias("id").to_frame().join(known, on="id", how="left", maintain_order="left")
     if found["title"].null_count() == found["categories"].null_count() == found.height:
         raise DataError(
@@ -44,8 +53,12 @@ def describe(source: Any, ids: pl.Series) -> list[Item]:
     ]
 
 
+def _nothing(frame: pl.DataFrame) -> pl.Series:
+    return pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+
+
 def _lists(values: pl.Series) -> pl.Series:
-    if values.dtype == pl.String:
-        values = values.str.split("|")
+    if not isinstance(values.dtype, pl.List):
+        values = values.cast(pl.String).str.split("|")
     listed = values.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars())
     return listed.list.eval(pl.element().filter(pl.element() != ""))

@@ -7,6 +7,7 @@ counted as a person counts them in an editor: the header is line 1.
 import csv
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader
@@ -199,7 +200,7 @@ def _unreadable(path: Path | None, name: str, separator: str, error: Exception) 
     if path and separator:
         try:
             found = _first_fault(path, separator)
-        except (OSError, EOFError) as e:
+        except (OSError, EOFError, zlib.error) as e:
             return DataError(f"{name}: damaged or cut short ({_first_line(e)}); get it again")
         if found:
             return DataError(f"{name}, {found}")
@@ -239,9 +240,12 @@ def _decoded(raw: Iterable[bytes]) -> Iterator[str]:
 
 
 def _open(path: Path) -> BufferedIOBase:
-    if path.suffix.lower() == ".gz":
+    """The file's text as bytes, unpacked as its first bytes ask (Polars goes by these too)."""
+    with path.open("rb") as f:
+        start = f.read(4)
+    if start.startswith(b"\x1f\x8b"):
         return gzip.open(path)
-    if path.suffix.lower() == ".zst":
+    if start == b"\x28\xb5\x2f\xfd":
         import pyarrow as pa
 
         return BufferedReader(pa.input_stream(path, compression="zstd"))  # type: ignore[arg-type]

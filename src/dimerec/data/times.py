@@ -45,13 +45,17 @@ def times(table: Table, frame: pl.DataFrame, column: str) -> Times:
             raise DataError(f"{table.name}, column {column!r}: holds {values.dtype}, not a time")
         stamps, unit = values.cast(pl.Datetime("us")).to_physical(), "datetime"
     elif values.dtype.is_numeric():
-        return _epochs(table, frame, column, values)
+        whole = values.dtype.is_integer()
+        return _epochs(
+            table, frame, column, values.cast(pl.Int64 if whole else pl.Float64, strict=False)
+        )
     elif values.dtype == pl.String:
         text = values.str.strip_chars()
         numbers = _numbers(text)
-        if numbers.null_count() <= text.len() // 2:
+        dates = _iso(text) if numbers.null_count() else numbers
+        if numbers.null_count() <= dates.null_count():
             return _epochs(table, frame, column, numbers)
-        stamps, unit = _iso(text), "ISO 8601"
+        stamps, unit = dates, "ISO 8601"
     else:
         raise DataError(f"{table.name}, column {column!r}: holds {values.dtype}, not a time")
     what = "not a time: write epoch seconds (or ms, us, ns) or ISO 8601"
@@ -107,7 +111,7 @@ def _epochs(table: Table, frame: pl.DataFrame, column: str, values: pl.Series) -
         scale = 10**6 / UNITS[unit]
         micro = (values * scale).round().cast(pl.Int64)
         return Times(micro, 10**6, f"epoch {UNIT_NAMES[unit]}, fractional")
-    return Times(values.cast(pl.Int64), UNITS[unit], f"epoch {UNIT_NAMES[unit]}")
+    return Times(values, UNITS[unit], f"epoch {UNIT_NAMES[unit]}")
 
 
 def _iso(text: pl.Series) -> pl.Series:
