@@ -104,14 +104,20 @@ def save(out: Path, state: State, model: nn.Module, optimizer: torch.optim.Optim
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             files.write_file(out / path, raw)
             kept[path] = hashlib.sha256(raw).hexdigest()
-        fresh = msgspec.structs.replace(state, files=kept)
-        files.write_file(_json(out), msgspec.json.format(msgspec.json.encode(fresh)))
+        note(out, msgspec.structs.replace(state, files=kept))
     state.files = kept
     keep = {out / path for path in kept} | {_json(out)}
     for folder in ("checkpoint", "best"):
         for file in (out / folder).glob("*"):
             if file not in keep:
                 file.unlink(missing_ok=True)
+
+
+def note(out: Path, state: State) -> None:
+    """Write `checkpoint.json` alone; all there is of a counting model, which is counted again."""
+    with writing(out, f"the checkpoint of step {state.step}"):
+        _json(out).parent.mkdir(exist_ok=True)
+        files.write_file(_json(out), msgspec.json.format(msgspec.json.encode(state)))
 
 
 def exists(out: Path) -> bool:

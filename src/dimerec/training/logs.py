@@ -5,12 +5,13 @@ An entry is one plain dictionary, the same for every sink. Of a stretch of steps
 validation: `step`, `validation` (metric -> value), `best`, `seconds`.
 """
 
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,8 +20,24 @@ from dimerec.errors import ConfigError
 
 log = logging.getLogger(__name__)
 Entry = dict[str, Any]
-Tracker = Literal["tensorboard", "mlflow"]
+TRACKERS = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow"}
 SMOOTHING = 0.9
+
+
+def require(trackers: Iterable[str]) -> None:
+    """Import what the named trackers need.
+
+    Raises:
+        ConfigError: no such tracker, or its extra is not installed.
+    """
+    for name in trackers:
+        if name not in TRACKERS:
+            raise ConfigError(f"no such tracker: {name!r} (known: {', '.join(TRACKERS)})")
+        try:
+            importlib.import_module(TRACKERS[name])
+        except ImportError as e:
+            message = f"{name} is not installed: pip install 'dimerec[{name}]'"
+            raise ConfigError(message) from e
 
 
 class Sink(Protocol):
@@ -129,10 +146,8 @@ class TensorBoard(Quiet):
     """Event files under `RUN/tensorboard`; events past the resumed step are purged."""
 
     def __init__(self, out: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as e:
-            raise _missing("tensorboard") from e
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def write(self, entry: Entry) -> None:
@@ -147,10 +162,8 @@ class MLflow(Quiet):
     """One MLflow run, where MLFLOW_TRACKING_URI says; a resumed run goes on under its id."""
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        try:
-            import mlflow  # pyright: ignore[reportMissingImports]
-        except ImportError as e:
-            raise _missing("mlflow") from e
+        import mlflow  # pyright: ignore[reportMissingImports]
+
         self._mlflow, memo = mlflow, out / "mlflow_run_id"
         known = memo.read_text() if memo.exists() else None
         run = mlflow.start_run(run_id=known, run_name=None if known else out.name)
@@ -177,18 +190,14 @@ class Sinks(Quiet):
         step: int,
         steps: int,
         settings: dict[str, Any],
-        trackers: Iterable[str] = (),
+        trackers: Collection[str] = (),
         progress: bool | Callable[[Entry], object] = True,
     ) -> None:
-        known = {
-            "tensorboard": lambda: TensorBoard(out, step),
-            "mlflow": lambda: MLflow(out, settings),
-        }
         self._sinks: list[Sink] = []
-        for name in trackers:
-            if name not in known:
-                raise ConfigError(f"no such tracker: {name!r} (known: {', '.join(known)})")
-            self._sinks.append(known[name]())
+        if "tensorboard" in trackers:
+            self._sinks.append(TensorBoard(out, step))
+        if "mlflow" in trackers:
+            self._sinks.append(MLflow(out, settings))
         self._sinks.append(Metrics(out / "metrics.jsonl", step))
         if callable(progress):
             self._sinks.append(Calling(progress))
@@ -248,7 +257,3 @@ def _losses(losses: dict[str, float]) -> str:
 def _validation(entry: Entry) -> str:
     values = " ".join(f"{n} {v:.4f}" for n, v in entry["validation"].items())
     return f"validation {values}" + (" (best)" if entry["best"] else "")
-
-
-def _missing(extra: str) -> ConfigError:
-    return ConfigError(f"{extra} is not installed: pip install 'dimerec[{extra}]'")

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
 
 from dimerec import bundle, files, plugins, randomness
 from dimerec.batch import SequenceBatch
@@ -19,19 +18,16 @@ from dimerec.config import RunConfig
 from dimerec.data.batches import Batches
 from dimerec.data.dataset import Dataset
 from dimerec.errors import ConfigError, TrainingDiverged
-from dimerec.evaluation import metrics
-from dimerec.evaluation.evaluator import ranks
 from dimerec.model import CountingModel, SequentialModel
-from dimerec.training import checkpoint, process
+from dimerec.training import checkpoint, logs, process
 from dimerec.training.checkpoint import State, Validation
 from dimerec.training.logs import Entry, Sinks
 from dimerec.training.run import Run
+from dimerec.training.validation import validate
+from dimerec.training.window import Window
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 20
-# Reported beside the metric that chooses the weights.
-REPORTED = ("hr@20", "ndcg@20")
-VALIDATION_BATCH = 512
 
 
 def train(
@@ -41,7 +37,7 @@ def train(
     *,
     resume: bool = False,
     threads: int | None = None,
-    trackers: Iterable[str] = (),
+    trackers: Collection[str] = (),
     progress: bool | Callable[[Entry], object] = True,
 ) -> Run:
     """Train one model on a dataset; leaves a run folder with a bundle.
@@ -68,23 +64,27 @@ def train(
     out = Path(out)
     device = process.device(config.training.device)
     with process.settings(device, threads):
+        logs.require(trackers)
         model = _build(dataset, config)
+        batches = Batches(dataset, config, model.targets)
         _open_folder(out, config, resume)
         state = checkpoint.new_state(config, dataset.digest)
         if resume and checkpoint.exists(out):
             state = checkpoint.read(out, config, dataset.digest)
+        counting = isinstance(model, CountingModel)
+        device = torch.device("cpu") if counting else device  # nothing to gain from another
         with checkpoint.writing(out, "the run's logs"):
             sinks = Sinks(
                 out,
-                step=state.step,
+                step=-1 if counting else state.step,
                 steps=config.training.max_steps,
                 settings=msgspec.to_builtins(config),
                 trackers=trackers,
                 progress=progress,
             )
-        task = _Training(dataset, config, out, model.to(device), device, state, sinks)
+        task = _Training(dataset, batches, config, out, model.to(device), device, state, sinks)
         try:
-            stopped = task.count() if isinstance(model, CountingModel) else task.learn(resume)
+            stopped = task.count() if counting else task.learn(resume)
         finally:
             sinks.close()
         return task.finish(stopped)
@@ -95,6 +95,7 @@ class _Training:
     """One call of `train`: the things its stages share."""
 
     dataset: Dataset
+    batches: Batches
     config: RunConfig
     out: Path
     model: SequentialModel
@@ -106,9 +107,9 @@ class _Training:
         """Fit a counting model by one pass over the training windows."""
         model, state = self.model, self.state
         assert isinstance(model, CountingModel)
+        checkpoint.note(self.out, state)
         start, cpu = time.perf_counter(), time.process_time()
-        state.step, state.validations, state.best, state.targets = 0, [], -1, 0
-        for batch in self.batches().windows_once():
+        for batch in self.batches.windows_once():
             state.targets += int((batch.targets > 0).sum())
             model.observe(batch.to(self.device))
         model.finish()
@@ -132,11 +133,11 @@ class _Training:
             checkpoint.restore(self.out, state, model, adam)
         else:
             checkpoint.save(self.out, state, model, adam)
-        batches = self.batches()
-        window = _Window(state)
+        model.train()
+        window = Window(state)
         with process.interrupts() as interrupted:
             while state.step < training.max_steps and not self.exhausted():
-                self.step(batches.batch(state.step), adam, window)
+                self.step(adam, window)
                 due = state.step % training.validate_every == 0 or state.step == training.max_steps
                 pause = due or interrupted.is_set()
                 if pause or state.step % LOG_EVERY == 0 or self.device.type == "cpu":
@@ -144,19 +145,21 @@ class _Training:
                 if pause or state.step % LOG_EVERY == 0:
                     self.write(window.entry())
                 self.sinks.tick(state.step)
+                if pause:
+                    self.check_weights()
                 if due:
                     self.validate()
                 if pause:
-                    self.save(adam)
+                    checkpoint.save(self.out, state, model, adam)
                 if interrupted.is_set():
                     return "interrupted"
         return "finished" if state.step == training.max_steps else "early"
 
-    def step(self, batch: SequenceBatch, adam: torch.optim.Optimizer, window: "_Window") -> None:
+    def step(self, adam: torch.optim.Optimizer, window: Window) -> None:
         """One optimiser step."""
         training, state = self.config.training, self.state
         start, cpu = time.perf_counter(), time.process_time()
-        self.model.train()
+        batch = self.batches.batch(state.step)
         targets = int((batch.targets > 0).sum())
         rng = randomness.torch_stream(self.config.seed, "loss", state.step, device=self.device)
         narrow = training.precision == "bfloat16"
@@ -174,19 +177,18 @@ class _Training:
         state.seconds += time.perf_counter() - start
         state.cpu_seconds += time.process_time() - cpu
 
-    def check(self, window: "_Window") -> None:
+    def check(self, window: Window) -> None:
         """Fetch the losses since the last check; TrainingDiverged names the first bad one."""
         for step, values in window.fetch():
             bad = [n for n, v in values.items() if not math.isfinite(v)]
             if bad:
                 raise self.diverged(step, f"the loss part {bad[0]} is {values[bad[0]]}")
 
-    def save(self, adam: torch.optim.Optimizer) -> None:
-        """Checkpoint the state at hand, unless a weight is not finite."""
+    def check_weights(self) -> None:
+        """TrainingDiverged when a weight is not finite: it is neither validated nor stored."""
         for name, weight in self.model.state_dict().items():
             if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
                 raise self.diverged(self.state.step, f"the weight {name} is not finite")
-        checkpoint.save(self.out, self.state, self.model, adam)
 
     def diverged(self, step: int, what: str) -> TrainingDiverged:
         """The error that says what went wrong, when, and what is left."""
@@ -198,32 +200,20 @@ class _Training:
 
     def validate(self) -> None:
         """Rank the validation queries; remember whether these weights are the best."""
-        training, state = self.config.training, self.state
-        queries = self.dataset.queries("valid", "every-position", training.validation_queries)
-        if len(queries) == 0:
-            log.warning("no validation queries in %s: the last weights are kept", self.dataset.path)
-            return
+        state, metric = self.state, self.config.training.metric
         start = time.perf_counter()
-        self.model.eval()
-        found = ranks(
-            self.model,
-            queries,
-            length=self.config.length,
-            seed=self.config.seed,
-            device=self.device,
-            batch=VALIDATION_BATCH,
-        )
-        values = {}
-        for name in dict.fromkeys((training.metric, *REPORTED)):
-            kind, _, n = name.partition("@")
-            values[name] = float(getattr(metrics, kind)(found, int(n)).mean())
+        values = validate(self.model, self.dataset, self.config, self.device)
+        state.validation_seconds += time.perf_counter() - start
+        if not values:
+            log.warning("%s has no validation queries: the last weights count", self.dataset.path)
+            return
         state.validations = [*state.validations, Validation(state.step, values)]
-        best = state.best < 0 or values[training.metric] > self.best().metrics[training.metric]
+        best = state.best < 0 or values[metric] > self.best().metrics[metric]
         if best:
             state.best = len(state.validations) - 1
-        state.validation_seconds += time.perf_counter() - start
-        entry = {"step": state.step, "validation": values, "best": best, "seconds": state.seconds}
-        self.write(entry)
+        self.write(
+            {"step": state.step, "validation": values, "best": best, "seconds": state.seconds}
+        )
 
     def best(self) -> Validation:
         """The best validation so far."""
@@ -238,10 +228,6 @@ class _Training:
         """Log one entry."""
         with checkpoint.writing(self.out, "the run's logs"):
             self.sinks.write(entry)
-
-    def batches(self) -> Batches:
-        """The training batches of this model."""
-        return Batches(self.dataset, self.config, self.model.targets)
 
     def finish(self, stopped: Any) -> Run:
         """Write the bundle from the best weights, and the summary."""
@@ -291,47 +277,6 @@ class _Training:
             )
             run.write()
         return run
-
-
-class _Window:
-    """Losses since the last log entry; kept on the device until they are fetched."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._names: list[str] = []
-        self._waiting: list[tuple[int, Tensor]] = []
-        self._fetched: list[list[float]] = []
-        self._begin = (state.seconds, state.targets)
-
-    def add(self, names: list[str], values: list[Tensor]) -> None:
-        """Scalar losses of the step just done."""
-        self._names = names
-        self._waiting.append((self._state.step, torch.stack([v.detach().float() for v in values])))
-
-    def fetch(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Bring the waiting steps over: their number and named losses."""
-        rows = torch.stack([v for _, v in self._waiting]).tolist() if self._waiting else []
-        self._fetched += rows
-        steps = [s for s, _ in self._waiting]
-        self._waiting = []
-        for step, row in zip(steps, rows, strict=True):
-            yield step, dict(zip(self._names, row, strict=True))
-
-    def entry(self) -> Entry:
-        """Mean of the fetched steps, which are then forgotten."""
-        means = [sum(column) / len(self._fetched) for column in zip(*self._fetched, strict=True)]
-        losses = dict(zip(self._names, means, strict=True))
-        seconds, targets = self._begin
-        state = self._state
-        rate = (state.targets - targets) / max(state.seconds - seconds, 1e-9)
-        self._fetched, self._begin = [], (state.seconds, state.targets)
-        return {
-            "step": state.step,
-            "losses": {n: v for n, v in losses.items() if n != "total"},
-            "total": losses["total"],
-            "targets_per_second": rate,
-            "seconds": state.seconds,
-        }
 
 
 def _build(dataset: Dataset, config: RunConfig) -> SequentialModel:
