@@ -42,8 +42,8 @@ def cold(dataset: Dataset) -> Finding:
         numbers[f"{split}_events"] = int(unseen.sum())
         numbers[f"{split}_share"] = float(unseen.mean()) if len(items) else 0.0
     message = (
-        f"{numbers['test_share']:.1%} of the test events ({numbers['test_items']} items) and "
-        f"{numbers['valid_share']:.1%} of the validation events are of items never seen in training"
+        f"{numbers['test_share']:.2%} of the test events ({numbers['test_items']} items) and "
+        f"{numbers['valid_share']:.2%} of the validation events are of items never seen in training"
     )
     unseen_any = numbers["valid_events"] or numbers["test_events"]
     return Finding("warn" if unseen_any else "ok", "cold", numbers, message)
@@ -84,7 +84,7 @@ def ties(dataset: Dataset) -> Finding:
 def bots(dataset: Dataset) -> Finding:
     """Warns of users who are hardly people.
 
-        Too many: at least 1,000 events and 50 times the median user's. Too fast: 100 events inside
+    Too many: at least 1,000 events and 50 times the median user's. Too fast: 100 events inside
     one minute, where times are known.
     """
     n = np.diff(dataset.offsets)
