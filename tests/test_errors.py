@@ -19,7 +19,7 @@ TREE = {
 
 def test_every_error_stands_in_the_tree():
     classes = dict(inspect.getmembers(errors, inspect.isclass))
-    assert {n: c.__base__.__name__ for n, c in classes.items() if n != "DimeRecError"} == TREE
+    assert {n: c.__bases__[0].__name__ for n, c in classes.items() if n != "DimeRecError"} == TREE
     assert classes["DimeRecError"].__base__ is Exception
 
 

@@ -1,11 +1,12 @@
 """The run-time type checker that the import hook of `tests/conftest.py` puts on every function."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from beartype import beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable)
 
 
 def checked(function: F) -> F:

@@ -77,9 +77,12 @@ def _python(body: str) -> Iterator[str]:
             for alias in node.names:
                 if not _exists(str(node.module), alias.name):
                     yield f"{node.module} has no {alias.name}"
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "dimerec":
-            if not _exists("dimerec", node.attr):
-                yield f"dimerec has no {node.attr}"
+        elif (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) == "dimerec"
+            and not _exists("dimerec", node.attr)
+        ):
+            yield f"dimerec has no {node.attr}"
 
 
 def _exists(module: str, name: str) -> bool:

@@ -13,7 +13,7 @@ from dimerec.config import Positive, Struct
 LARGEST_BETA = 0.999
 
 
-class ScheduleConfig(Struct):
+class ScheduleConfig(Struct, frozen=True):
     """Which schedule, and its length.
 
     Attributes:

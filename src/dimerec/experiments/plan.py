@@ -12,7 +12,7 @@ from dimerec.config import Positive, RunConfig, Struct
 from dimerec.errors import ConfigError
 
 
-class DataPlan(Struct):
+class DataPlan(Struct, frozen=True):
     """Which data, and how it is prepared (see `dimerec.data.prepare.prepare`).
 
     Attributes:
@@ -33,7 +33,7 @@ class DataPlan(Struct):
     hide_seen: bool = False
 
 
-class Variant(Struct):
+class Variant(Struct, frozen=True):
     """One more row of the table from the same weights, with other sampling options.
 
     Attributes:
@@ -45,7 +45,7 @@ class Variant(Struct):
     options: dict[str, Any] = {}
 
 
-class RunPlan(Struct):
+class RunPlan(Struct, frozen=True):
     """One configuration, trained once for each seed.
 
     Attributes:
@@ -63,7 +63,7 @@ class RunPlan(Struct):
     note: str = ""
 
 
-class Published(Struct):
+class Published(Struct, frozen=True):
     """Numbers from elsewhere to stand beside ours.
 
     Attributes:
@@ -76,7 +76,7 @@ class Published(Struct):
     metrics: dict[str, float]
 
 
-class Plan(Struct):
+class Plan(Struct, frozen=True, kw_only=True):
     """An experiment file.
 
     Attributes:
@@ -95,7 +95,7 @@ class Plan(Struct):
     epochs: Positive
     seeds: list[int]
     set: list[str] = []
-    metrics: list[str] = ["hr@20", "hr@50", "ndcg@20"]
+    metrics: tuple[str, ...] = ("hr@20", "hr@50", "ndcg@20")
     runs: list[RunPlan]
     published: list[Published] = []
 

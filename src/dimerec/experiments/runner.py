@@ -17,7 +17,7 @@ from dimerec.experiments.plan import Plan, RunPlan, fingerprint, recipe
 log = logging.getLogger(__name__)
 
 
-class Result(Struct):
+class Result(Struct, frozen=True):
     """One row of one seed, as it stands in a result file.
 
     Attributes:

@@ -14,7 +14,7 @@ from dimerec.nn.guidance import GuidanceConfig, extractor
 from dimerec.nn.losses import Candidates, SoftmaxConfig, guidance_loss
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """Attributes:
     width: d.
     guidance, softmax: see their structs.

@@ -15,7 +15,7 @@ from dimerec.config import Positive, Struct
 from dimerec.model import Catalogue, CountingModel
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """Attributes:
     reach: how many steps apart a pair may stand, in training and in the history.
     decay: weight of distance j + 1 relative to distance j.

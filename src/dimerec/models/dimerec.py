@@ -31,7 +31,7 @@ from dimerec.nn.losses import (
 )
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """DimeRec's options.
 
     Attributes:

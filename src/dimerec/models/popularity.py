@@ -8,7 +8,7 @@ from dimerec.config import Struct
 from dimerec.model import Catalogue, CountingModel
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """Nothing to choose."""
 
 

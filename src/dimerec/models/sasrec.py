@@ -14,7 +14,7 @@ from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.transformer import Transformer, TransformerConfig
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """SASRec's options.
 
     Attributes:

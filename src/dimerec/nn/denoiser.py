@@ -11,7 +11,7 @@ from dimerec.config import Positive, Struct
 from dimerec.nn.embeddings import StepEmbedding
 
 
-class DenoiserConfig(Struct):
+class DenoiserConfig(Struct, frozen=True):
     """Which network, and its size.
 
     Attributes:

@@ -15,7 +15,7 @@ from dimerec.config import Positive, Struct
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class GuidanceConfig(Struct):
+class GuidanceConfig(Struct, frozen=True):
     """Which extractor, and its size.
 
     Attributes:

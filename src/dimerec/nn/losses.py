@@ -14,7 +14,7 @@ from dimerec.config import Struct
 from dimerec.nn.embeddings import ItemEmbedding
 
 
-class SoftmaxConfig(Struct):
+class SoftmaxConfig(Struct, frozen=True):
     """How item logits are made and corrected.
 
     Attributes:

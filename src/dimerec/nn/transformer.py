@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from dimerec.config import Positive, Rate, Struct
 
 
-class TransformerConfig(Struct):
+class TransformerConfig(Struct, frozen=True):
     """Attributes:
     layers, heads: depth and attention heads; the width must be divisible by `heads`.
     dropout: rate on embeddings, attention weights and hidden layers while training.
