@@ -139,7 +139,8 @@ class _Training:
             while state.step < training.max_steps and not self.exhausted():
                 self.step(adam, window)
                 due = state.step % training.validate_every == 0 or state.step == training.max_steps
-                pause = due or interrupted.is_set()
+                stop = interrupted.is_set()
+                pause = due or stop
                 if pause or state.step % LOG_EVERY == 0 or self.device.type == "cpu":
                     self.check(window)
                 if pause or state.step % LOG_EVERY == 0:
@@ -151,7 +152,7 @@ class _Training:
                     self.validate()
                 if pause:
                     checkpoint.save(self.out, state, model, adam)
-                if interrupted.is_set():
+                if stop:
                     return "interrupted"
         return "finished" if state.step == training.max_steps else "early"
 
