@@ -277,7 +277,7 @@ class Bundle:
 def _decode(where: str, name: str, contents: Mapping[str, bytes], kind: Any) -> Any:
     try:
         return msgspec.json.decode(contents[name], type=kind)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{where}/{name}: {e}; {AGAIN}") from e
 
 

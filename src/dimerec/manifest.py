@@ -99,7 +99,7 @@ def read_manifest(path: Path) -> Manifest:
                 "with the version that wrote it, or train again"
             )
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path / MANIFEST}: not a manifest ({e}); {AGAIN}") from e
     if manifest.digest != manifest.sealed().digest:
         raise BundleError(f"{path / MANIFEST}: was changed: its digest is not its own; {AGAIN}")
@@ -129,10 +129,11 @@ def _read(path: Path, name: str, size: int | None) -> bytes:
     """A regular file's bytes, never through a link; `size` is what it must have, if known."""
     file = path / name
     try:
+        # Non-blocking, for a named pipe would wait for its writer.
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as e:
         raise BundleError(f"{file}: must be a readable plain file, no link ({e}); {AGAIN}") from e
-    with os.fdopen(fd, "rb") as f:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{file}: must be a plain file; {AGAIN}")
@@ -142,7 +143,12 @@ def _read(path: Path, name: str, size: int | None) -> bytes:
             raise BundleError(
                 f"{file}: {status.st_size} bytes, but the manifest says {size}; {AGAIN}"
             )
-        return f.read()
+        with os.fdopen(fd, "rb", closefd=False) as f:
+            return f.read()
+    except OSError as e:
+        raise BundleError(f"{file}: cannot be read ({e}); {AGAIN}") from e
+    finally:
+        os.close(fd)
 
 
 def verified(path: Path, name: str, entry: FileEntry) -> bytes:

@@ -20,7 +20,7 @@ from dimerec import files
 from dimerec.bundle import Bundle
 from tests.tools.bundles import MODELS, write
 
-STRIDE = 3
+STRIDE = 4
 
 
 def killed(path: Path, replacing: bool, fatal: int) -> bool:
@@ -41,7 +41,13 @@ def killed(path: Path, replacing: bool, fatal: int) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
-    sys.settrace(trace)
+    enter = files.new_directory
+
+    def traced(target: Path) -> Any:
+        sys.settrace(trace)  # from here on only: tracing is slow
+        return enter(target)
+
+    files.new_directory = traced
     write(path, seed=1, overwrite=replacing)
     os._exit(0)
 
