@@ -38,7 +38,7 @@ class Model(SequentialModel):
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         guidance, at = self.gem.train_on(self.items(batch.history), batch)
         candidates = Candidates.of(batch, at, self.config.softmax, self.items)
-        return LossParts({"gem": guidance_loss(candidates, guidance)}, {"gem": 1})
+        return LossParts({"gem": guidance_loss(candidates, guidance)}, {"gem": 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         return self.gem(self.items(history), history)
