@@ -1,12 +1,15 @@
 """Bundles of the tiny models, for the tests of whatever reads bundles.
 
-The folder `MODELS` has to be on `dimerec.models.__path__` for them to be found.
+They are found while `tiny_models` lasts, or with `MODELS` on `dimerec.models.__path__`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+import dimerec.models
 from dimerec import bundle
 from dimerec.batch import SequenceBatch
 from dimerec.bundle import Bundle
@@ -19,6 +22,16 @@ SIZE = 60
 COUNTS = torch.tensor([0.0] + [float(1 + n % 7) for n in range(1, SIZE)])
 MODELS = str(Path(tiny.__file__).parent)
 ORIGIN = {"dataset": "toy", "digest": "d" * 64, "protocol": "leave-one-out"}
+
+
+@contextmanager
+def tiny_models() -> Iterator[None]:
+    """`tiny` and `tiny_counts` are found as models, as those in a user's own folder would be."""
+    dimerec.models.__path__.append(MODELS)
+    try:
+        yield
+    finally:
+        dimerec.models.__path__.remove(MODELS)
 
 
 def build(name: str, seed: int, options: dict) -> SequentialModel:
