@@ -158,7 +158,7 @@ def test_an_interrupted_run_is_usable_and_goes_on_bit_for_bit(
     # noticed after step 21, whose line and checkpoint are written at once
     assert (run.stopped, run.weights, run.steps, run.best_step) == ("interrupted", "best", 21, 15)
     answer = Bundle.open(run.bundle).recommender().recommend([["i3", "i4"]], n=3)
-    assert len(answer[0].ids) == 3
+    assert len(answer[0].items) == 3
     again = train(dataset, config, out, resume=True, progress=False)
     assert (again.stopped, again.digest, again.best) == ("finished", whole.digest, whole.best)
     state = "checkpoint/state-00000040.safetensors"
