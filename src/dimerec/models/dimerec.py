@@ -87,8 +87,10 @@ class Model(SequentialModel):
         self.width = config.width
         self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
         self.gem = extractor(config.guidance, config.width, catalogue.length, catalogue.counts)
-        self.dam = Denoiser(config.denoiser, config.width, config.guidance.interests)
         self.schedule = NoiseSchedule(config.schedule)
+        self.dam = Denoiser(
+            config.denoiser, config.width, config.guidance.interests, config.schedule.steps
+        )
         self.targets = "all" if self.gem.causal else "last"
         signal = self.schedule.alpha_bar.sqrt()
         noisy = (signal[1:] <= config.noisiest_only).nonzero()

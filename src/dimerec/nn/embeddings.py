@@ -38,18 +38,18 @@ class ItemEmbedding(nn.Module):
 
 
 class StepEmbedding(nn.Module):
-    """Sinusoidal embedding of the diffusion step through a linear layer, float `[..., d]`."""
+    """Sinusoidal embeddings of the diffusion steps 0..T through a linear layer."""
 
-    frequencies: Tensor
+    angles: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, steps: int, width: int) -> None:
         super().__init__()
         half = width // 2
-        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        frequency = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
+        angle = torch.arange(steps + 1).unsqueeze(1) * frequency
+        self.register_buffer("angles", torch.cat([angle.sin(), angle.cos()], 1), persistent=False)
         self.project = nn.Linear(2 * half, width)
 
-    def forward(self, t: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        """Embedding of integer steps `t`."""
-        angle = t.unsqueeze(-1) * self.frequencies
-        return self.project(torch.cat([angle.sin(), angle.cos()], dim=-1))
+    def forward(self) -> Float[Tensor, "T1 d"]:
+        """Embeddings of all steps, `[T+1, d]`: there are few, so they are made once a pass."""
+        return self.project(self.angles)

@@ -109,7 +109,8 @@ class SelfAttentive(GuidanceExtractor):
         scores = self._mlp(hidden).transpose(1, 2).unsqueeze(2) + bias  # [B, K, L, L]
         seen = (history > 0).unsqueeze(1) & (distance >= 0)  # [B, L, L]
         attention = _softmax(scores, seen.unsqueeze(1))
-        return (attention @ hidden.unsqueeze(1)).transpose(1, 2)
+        mixed = attention.flatten(1, 2) @ hidden  # [B, K * L, d]
+        return mixed.unflatten(1, (-1, length)).transpose(1, 2)
 
     def _mlp(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n K"]:
         return self.out(torch.tanh(self.hidden(x)))
