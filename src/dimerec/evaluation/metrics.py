@@ -11,6 +11,7 @@ import numpy as np
 from dimerec.vocabulary import PADDING
 
 CUTOFFS = (10, 20, 50)
+CELLS = 2**24  # of a boolean array [lists, n, categories], at most
 
 
 def hr(ranks: np.ndarray, n: int) -> np.ndarray:
@@ -69,7 +70,7 @@ def categories(lists: np.ndarray, item_categories: Sequence[Sequence[str]]) -> f
     member = np.zeros((len(held), len(codes)), bool)  # [V, C]
     member[np.repeat(np.arange(len(held)), held), flat] = True
     found = 0
-    step = max(1, 2**24 // max(1, lists.shape[1] * len(codes)))  # bounds [step, n, C]
+    step = max(1, CELLS // max(1, lists.shape[1] * len(codes)))
     for start in range(0, len(lists), step):
         found += int(member[lists[start : start + step]].any(axis=1).sum())
     return found / len(lists)
