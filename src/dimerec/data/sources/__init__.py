@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import polars as pl
 from dimerec import plugins
 from dimerec.data.card import Filter
 from dimerec.data.fetch import Remote, download, unpack
-from dimerec.data.filters import Duplicates
 from dimerec.data.interactions import InteractionLog
 from dimerec.errors import DataError
 
@@ -66,7 +65,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()
     remotes: tuple[Remote, ...] = ()
     where: str | None = None
-    duplicates: Duplicates = "keep"
+    duplicates: str = "keep"
     embedded: Path | None = None
     obtain: str = ""
 
@@ -147,8 +146,8 @@ def fetch(name: str, into: Path | str, from_path: Path | str | None = None) -> P
     target = Path(into) / name
     if from_path is not None:
         return _given(source, Path(from_path), target)
-    if (held := _held(source)) is not None:
-        return held
+    if (here := held(source)) is not None:
+        return here
     if target.is_dir():
         source.files(target)
         return target
@@ -166,18 +165,24 @@ def fetch(name: str, into: Path | str, from_path: Path | str | None = None) -> P
 
 
 def read(
-    name: str, path: Path | str | None = None, *, where: str | None = None, complete: bool = True
+    name: str,
+    path: Path | str | None = None,
+    *,
+    where: str | Sequence[str] | None = None,
+    duplicates: str | None = None,
+    complete: bool = True,
 ) -> Loaded:
     """Read `name` from `path`: a folder, the log file, a zip archive, or a prepared folder.
 
-    Without `path` it is the folder in DIMEREC_DATA or the copy inside the package. `where`
-    replaces the filter the source applies by itself. `complete=False` leaves the counts unchecked.
+    Without `path` it is the folder in DIMEREC_DATA or the copy inside the package. `where` and
+    `duplicates` replace the filter and the policy that the source applies by itself.
+    `complete=False` leaves the counts unchecked.
 
     Raises:
         DataError: not there; a malformed line (names file and line); not all of the dataset.
     """
     source = get(name)
-    place = Path(path) if path is not None else _held(source)
+    place = Path(path) if path is not None else held(source)
     if place is None:
         raise DataError(
             f"{name} is not here yet: dimerec fetch {name}, or say where it is (--from)"
@@ -191,7 +196,7 @@ def read(
     log = InteractionLog.read(
         timed,
         where=source.where if where is None else where,
-        duplicates=source.duplicates,
+        duplicates=source.duplicates if duplicates is None else duplicates,
         name=source.name,
     )
     origin = {n: getattr(source, n) for n in ("title", "licence", "citation", "home")} | about
@@ -265,8 +270,8 @@ def _given(source: Source, path: Path, target: Path) -> Path:
     return path
 
 
-def _held(source: Source) -> Path | None:
-    """Where `source` lies already: in DIMEREC_DATA, or inside the package."""
+def held(source: Source) -> Path | None:
+    """Where `source` lies already: in DIMEREC_DATA, or inside the package; None if nowhere."""
     root = os.environ.get("DIMEREC_DATA")
     if root and (Path(root) / source.name).is_dir():
         return Path(root) / source.name

@@ -1,0 +1,71 @@
+"""The command line: one function a verb. It parses, calls the package and prints, no more.
+
+Nothing heavy is imported before a verb runs, so that `dimerec --help` answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+import dimerec
+from dimerec.cli import audit, doctor, evaluate, models, prepare, recommend, sources, train
+from dimerec.cli.verbs import Verbs
+
+app = typer.Typer(
+    name="dimerec",
+    cls=Verbs,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dimerec {dimerec.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="DIMEREC_DEBUG", help="Show the traceback of an error."),
+    ] = False,
+) -> None:
+    """Sequential recommendation by diffusion: from an interaction log to recommendations.
+
+    Each verb does one step, and `dimerec VERB --help` explains it:
+
+      dimerec prepare ml-latest-small --out data/ml
+      dimerec train data/ml --out runs/ml
+      dimerec evaluate runs/ml data/ml
+      dimerec recommend runs/ml --history 1,260,1196
+
+    With --json a verb prints one JSON document on standard output; progress
+    and messages go to standard error. Exit codes: 0 done, 1 a check found
+    something, 2 bad input (one line says what), 130 interrupted.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+WORK, DATA, ABOUT = "From a log to recommendations", "Data", "About this installation"
+for panel, verbs in {
+    WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend),
+    DATA: (sources.sources, sources.fetch, audit.audit),
+    ABOUT: (models.models, doctor.doctor),
+}.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+
+
+def main() -> None:
+    """What `dimerec` runs: the verb in `sys.argv`; ends the process with its exit code."""
+    get_command(app).main(prog_name="dimerec")
