@@ -1,0 +1,107 @@
+"""The schedule against the chain it describes, simulated."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dimerec.diffusion.schedule import NoiseSchedule, ScheduleConfig
+
+KINDS = ["linear", "scaled-linear", "cosine", "sqrt", "truncated-linear"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", [1, 2, 20, 100])
+def test_signal_falls_from_one(kind: str, steps: int) -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind=kind, steps=steps))
+    assert schedule.beta.shape == schedule.alpha_bar.shape == (steps + 1,)
+    assert schedule.beta[0] == 0 and schedule.alpha_bar[0] == 1
+    assert bool((schedule.beta[1:] > 0).all()) and bool((schedule.beta < 1).all())
+    assert bool((schedule.alpha_bar.diff() < 0).all()) and bool((schedule.alpha_bar > 0).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alpha_bar_is_the_product(kind: str) -> None:
+    """Eq. 3, by a plain loop."""
+    schedule = NoiseSchedule(ScheduleConfig(kind=kind, steps=12))
+    product = 1.0
+    for t in range(1, 13):
+        product *= 1 - float(schedule.beta[t])
+        assert float(schedule.alpha_bar[t]) == pytest.approx(product, rel=1e-3)
+
+
+def test_linear_ends_by_hand() -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind="linear", steps=3, first=0.1, last=0.3))
+    assert schedule.beta.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert schedule.alpha_bar.tolist() == pytest.approx([1, 0.9, 0.72, 0.504])
+
+
+def test_scaled_linear_stretches_with_T() -> None:
+    short = NoiseSchedule(ScheduleConfig(kind="scaled-linear", steps=100))
+    assert float(short.beta[1]) == pytest.approx(1e-3)
+    assert float(short.beta[100]) == pytest.approx(0.2)
+    assert float(NoiseSchedule(ScheduleConfig(steps=20)).beta[20]) == pytest.approx(0.999)
+
+
+def test_cosine_by_hand() -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind="cosine", steps=10))
+
+    def f(t: int) -> float:
+        return math.cos((t / 10 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    assert float(schedule.alpha_bar[5]) == pytest.approx(f(5) / f(0), rel=1e-5)
+
+
+def test_sqrt_by_hand() -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind="sqrt", steps=4))
+    kept = (1 - math.sqrt(0.5 + 1e-4)) / (1 - math.sqrt(1e-4))
+    assert float(schedule.alpha_bar[2]) == pytest.approx(kept, rel=1e-5)
+
+
+@pytest.mark.parametrize(("t", "s"), [(6, 5), (6, 2), (3, 1)])
+def test_posterior_against_a_simulated_chain(t: int, s: int) -> None:
+    """Simulate x_0 -> x_s -> x_t by Eq. 1 one step at a time; regress x_s on x_t and x_0."""
+    schedule = NoiseSchedule(ScheduleConfig(kind="linear", steps=6, first=0.1, last=0.4))
+    rng = np.random.default_rng(0)
+    x0 = rng.normal(size=400_000)
+    path = [x0]
+    for beta in schedule.beta[1:].tolist():
+        path.append(math.sqrt(1 - beta) * path[-1] + math.sqrt(beta) * rng.normal(size=x0.shape))
+    design = np.stack([path[t], x0], axis=1)
+    weights, residual, *_ = np.linalg.lstsq(design, path[s], rcond=None)
+    on_xt, on_x0, variance = schedule.posterior(t, s)
+    assert weights == pytest.approx([on_xt, on_x0], abs=5e-3)
+    assert residual[0] / len(x0) == pytest.approx(variance, rel=1e-2)
+
+
+def test_last_posterior_step_is_x0_itself() -> None:
+    on_xt, on_x0, variance = NoiseSchedule(ScheduleConfig()).posterior(1, 0)
+    assert (on_xt, on_x0, variance) == pytest.approx((0, 1, 0), abs=1e-6)
+
+
+def test_times() -> None:
+    schedule = NoiseSchedule(ScheduleConfig(steps=20))
+    assert schedule.times(1) == [20]
+    assert schedule.times(2) == [20, 10]
+    assert schedule.times(5) == [20, 16, 12, 8, 4]
+    assert schedule.times(20) == list(range(20, 0, -1))
+    for steps in range(1, 21):
+        times = schedule.times(steps)
+        assert len(set(times)) == steps and times == sorted(times, reverse=True) and times[-1] >= 1
+    for bad in (0, 21):
+        with pytest.raises(ValueError, match="1..20"):
+            schedule.times(bad)
+
+
+def test_marginal_of_the_simulated_chain() -> None:
+    """Eq. 2 from Eq. 1: mean and variance after t small steps."""
+    schedule = NoiseSchedule(ScheduleConfig(kind="cosine", steps=8))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.full((200_000,), 2.0)
+    for t in range(1, 9):
+        beta = schedule.beta[t]
+        x = (1 - beta).sqrt() * x + beta.sqrt() * torch.randn(x.shape, generator=generator)
+        abar = float(schedule.alpha_bar[t])
+        assert float(x.mean()) == pytest.approx(2 * math.sqrt(abar), abs=0.02)
+        assert float(x.var()) == pytest.approx(1 - abar, abs=0.02)
