@@ -39,7 +39,7 @@ def arm(kind: str, when: int) -> None:
             torch.Tensor.backward = fatal if self.state.step == when else backward
             made(self, *args)  # pyright: ignore[reportArgumentType]
 
-        loop._Training.step = step
+        loop._Training.step = step  # pyright: ignore[reportAttributeAccessIssue]
         return
     replace, count = os.replace, 0
 
