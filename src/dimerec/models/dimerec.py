@@ -41,7 +41,8 @@ class Config(Struct, frozen=True):
         noisiest_only: train on those t alone whose signal share sqrt(alpha_bar_t) is at most this;
             1 trains on all of 1..T.
         rollout: 0 trains on noised targets (Alg. 1). n >= 1 trains on the model's own chain
-            instead: n reverse steps from pure noise, the mixture of `rollout_samples` samples.
+            instead: n reverse steps from pure noise, where the mixture of `rollout_samples`
+            samples must predict the target after every step.
         rollout_samples: samples of a training chain.
         gem: weight of L_gem (1 in Eq. 23).
         recon: lambda, weight of L_recon.
@@ -112,29 +113,34 @@ class Model(SequentialModel):
         candidates = Candidates.of(batch, at, config.softmax, self.items)
         x0 = self.space.project(candidates.positive)
         predicted = self._predict(x0, guidance, rng)
+        ssm = torch.stack([softmax_loss(candidates, samples) for samples in predicted])
         parts = {
             "gem": guidance_loss(candidates, guidance),
-            "recon": reconstruction_loss(x0, predicted),
-            "ssm": softmax_loss(candidates, predicted),
+            "recon": reconstruction_loss(x0, torch.cat(predicted, dim=1)),
+            "ssm": ssm.mean(),
         }
         return LossParts(parts, {"gem": config.gem, "recon": config.recon, "ssm": config.ssm})
 
     def _predict(
         self, x0: Float[Tensor, "N d"], guidance: Float[Tensor, "N K d"], rng: torch.Generator
-    ) -> Float[Tensor, "N S d"]:
-        """x_0-hat to be trained: of the noised target, of nothing, or of the model's own chain."""
+    ) -> list[Float[Tensor, "N S d"]]:
+        """x_0-hat to be trained: of nothing, of each step of the model's own chain, or of the
+        noised target."""
         config = self.config
         if not self.diffuses:
-            return self.denoise(torch.zeros_like(x0).unsqueeze(1), 0, guidance)
+            return [self.denoise(torch.zeros_like(x0).unsqueeze(1), 0, guidance)]
         if config.rollout:
             shape = (config.rollout, len(x0), config.rollout_samples, config.width)
             noise = torch.randn(shape, generator=rng, device=x0.device)
-            return self.chain(guidance, noise, config.rollout)
+            trace: Trace = []
+            self.chain(guidance, noise, config.rollout, trace)
+            return [predicted for _, _, predicted in trace]
         t = torch.randint(
             self.first_step, config.schedule.steps + 1, (len(x0),), generator=rng, device=x0.device
         )
         noise = torch.randn(x0.shape, generator=rng, device=x0.device)
-        return self.denoise(self.space.diffuse(x0, t, noise).unsqueeze(1), t.unsqueeze(1), guidance)
+        xt = self.space.diffuse(x0, t, noise).unsqueeze(1)
+        return [self.denoise(xt, t.unsqueeze(1), guidance)]
 
     def denoise(
         self,
