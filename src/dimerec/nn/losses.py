@@ -56,7 +56,7 @@ class Candidates:
         correction = log_q + math.log(negatives.shape[-1]) if config.logq else torch.zeros_like(log_q)
         if self.kind == "shared":  # draws of the same item share one column, heavier by log(count)
             negatives, inverse, count = negatives.unique(return_inverse=True, return_counts=True)
-            merged = torch.zeros(len(negatives), device=log_q.device)
+            merged = log_q.new_zeros(len(negatives))
             correction = merged.scatter(0, inverse, correction) - count.log()
             column = torch.searchsorted(negatives, targets).clamp_max(len(negatives) - 1)
             hit = (negatives[column] == targets).nonzero()[:, 0]
