@@ -5,13 +5,13 @@ import gzip
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
 from dimerec.errors import DataError
 
-Schema = Mapping[str, type[pl.DataType]]
+Schema = Mapping[str, Any]  # column -> Polars type, one of KINDS
 KINDS = {pl.Int64: (int, "an integer"), pl.Float64: (float, "a number"), pl.String: (str, "text")}
 
 

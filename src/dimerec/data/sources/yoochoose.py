@@ -3,7 +3,7 @@
 import polars as pl
 
 from dimerec.data.sources import Counts, Files, Parse, Source
-from dimerec.data.sources._lines import table
+from dimerec.data.sources._lines import Schema, table
 from dimerec.errors import DataError
 
 CLICKS, BUYS = "yoochoose-clicks.dat", "yoochoose-buys.dat"
@@ -30,7 +30,7 @@ def buys(files: Files) -> tuple[pl.DataFrame, None]:
     return _events(files, BUYS, {"price": pl.Int64, "quantity": pl.Int64}), None
 
 
-def _events(files: Files, name: str, rest: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def _events(files: Files, name: str, rest: Schema) -> pl.DataFrame:
     path = files[name]
     kinds = {"user": pl.Int64, "timestamp": pl.String, "item": pl.Int64, **rest}
     text = table(path, kinds, header=False)
