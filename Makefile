@@ -1,7 +1,7 @@
 # The same commands for people and machines. `make` lists them.
 
 PYTHON ?= python3
-# Another build of PyTorch: make install TORCH="torch==2.13.0" TORCH_INDEX=<index of the build>
+# Another build of PyTorch, in a new .venv: make install TORCH=torch==2.13.0 TORCH_INDEX=<its index>
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EXTRAS ?= dev
@@ -19,15 +19,21 @@ help:  ## list these commands
 
 install: $(STAMP)  ## make .venv with CPU PyTorch, the package and its tools (TORCH=, PYTHON=)
 
-# PyTorch goes in first and alone, so that no resolver can bring a CUDA build; the second step is
-# held to exactly that build by a constraint of its own.
+# PyTorch goes in first and alone; then the rest, held to exactly that build by a constraint. A
+# CUDA build is installed only when TORCH asks for it: otherwise the CPU index was out of reach.
 $(STAMP): pyproject.toml constraints.txt Makefile
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and \
-		f"DimeRec needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with PYTHON=")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit((not (3, 11) <= v < (3, 14)) and \
+		f"DimeRec needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Name another: PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q --no-input --retries 1 --no-deps --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
-	$(PIP) freeze | grep -i '^torch==' > $(VENV)/torch.txt
-	$(PIP) install -q -c constraints.txt -c $(VENV)/torch.txt -e ".[$(EXTRAS)]"
+	$(PIP) install -q --no-input --no-compile --retries 1 --no-deps --extra-index-url "$(TORCH_INDEX)" "$(TORCH)"
+ifeq ($(origin TORCH),file)
+	@$(BIN)/python -c 'import sys; from importlib.metadata import requires; sys.exit(any( \
+		r.startswith(("nvidia", "cuda")) for r in requires("torch") or ()) and "$(TORCH) came as a \
+	CUDA build, because $(TORCH_INDEX) was not reached. Try again later, or name a build: TORCH=...")' \
+		|| { $(PIP) uninstall -q -y torch; exit 1; }
+endif
+	$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > $(VENV)/torch.txt
+	$(PIP) install -q --no-input --no-compile -c constraints.txt -c $(VENV)/torch.txt -e ".[$(EXTRAS)]"
 	$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__)'
 	touch $@
 
