@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,8 +127,8 @@ def main() -> int:
     return 0 if held else 1
 
 
-def machine() -> dict[str, str | int | None]:
-    """Where the figures were taken."""
+def machine() -> dict[str, Any]:
+    """Where the figures were taken; a load above the cores says that wall seconds are too long."""
     import os
     import platform
 
@@ -141,6 +142,7 @@ def machine() -> dict[str, str | int | None]:
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
+        "load": [round(x, 1) for x in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
