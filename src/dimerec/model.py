@@ -5,7 +5,9 @@ queries. Training, evaluation, search and serving know models by this contract a
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -51,12 +53,14 @@ class SequentialModel(nn.Module, ABC):
         noise_draws: S, rows of Gaussian noise `encode` takes per history; 0 if deterministic.
         width: d, the width of noise rows, queries and item vectors.
         has_vectors: False for counting models, which override `scores` and are never indexed.
+        sampling: "samples" and "steps" of a generative model, for the protocol card; else empty.
     """
 
     targets: Literal["all", "last"] = "all"
     noise_draws: int = 0
     width: int = 0
     has_vectors: ClassVar[bool] = True
+    sampling: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:

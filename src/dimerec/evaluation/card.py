@@ -115,7 +115,7 @@ def make(
         weights=bundle.weights_digest,
         length=bundle.config.length,
         seeds={"training": bundle.config.seed, "evaluation": seed},
-        sampling=dict(getattr(model, "sampling", {})),
+        sampling=dict(model.sampling),
         versions={
             "dimerec": __version__,
             "torch": str(torch.__version__),

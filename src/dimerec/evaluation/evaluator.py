@@ -66,8 +66,9 @@ class Evaluation:
         """The metrics and what they mean, as text; shares in percent."""
         rows = [f"{'':<10}" + "".join(f"{'@' + str(n):>10}" for n in metrics.CUTOFFS)]
         for name in (*metrics.METRICS, "coverage"):
-            values = (self.metrics[f"{name}@{n}"] for n in metrics.CUTOFFS)
-            rows.append(f"{name:<10}" + "".join(f"{value:>10.2%}" for value in values))
+            values = [self.metrics.get(f"{name}@{n}") for n in metrics.CUTOFFS]
+            if None not in values:  # lists may have been left out
+                rows.append(f"{name:<10}" + "".join(f"{value:>10.2%}" for value in values))
         if (found := self.metrics.get(f"categories@{LIST_LENGTH}")) is not None:
             rows.append(f"categories in the top {LIST_LENGTH}: {found:.2f}")
         card = self.card

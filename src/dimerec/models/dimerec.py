@@ -101,6 +101,7 @@ class Model(SequentialModel):
         self.noise_draws = 0
         if self.diffuses:
             self.noise_draws = config.samples * noise_rows(config.steps, config.stochastic)
+            self.sampling = {"samples": config.samples, "steps": config.steps}
 
     def guide(self, history: Int[Tensor, "B L"]) -> Float[Tensor, "B K d"]:
         """The interests g^u of each history (Eq. 13)."""
