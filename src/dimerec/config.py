@@ -60,6 +60,7 @@ class TrainingConfig(Struct, frozen=True):
 
     Attributes:
         max_steps: optimiser steps at most.
+        epochs: passes over the training targets at most; 0 leaves it to `max_steps` alone.
         batch_size: windows a step (models that learn from all positions) or examples ("last").
         learning_rate, weight_decay: Adam's.
         clip_norm: gradient norm limit; 0 switches it off.
@@ -72,6 +73,7 @@ class TrainingConfig(Struct, frozen=True):
     """
 
     max_steps: Positive = 3000
+    epochs: NonNegative = 0
     batch_size: Positive = 256
     learning_rate: Annotated[float, Meta(gt=0.0)] = 0.001
     weight_decay: Weight = 0.0

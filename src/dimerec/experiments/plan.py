@@ -123,12 +123,13 @@ def load(path: str | Path) -> Plan:
 
 
 def recipe(plan: Plan, run: RunPlan, seed: int) -> RunConfig:
-    """The configuration of one run and seed, but for `training.max_steps` (see `epochs`)."""
-    return config.load(run.config, [*plan.set, *run.set, f"seed={seed}"])
+    """The configuration of one run and seed, under the plan's budget."""
+    budget = [f"training.epochs={plan.epochs}", "training.max_steps=1000000000"]
+    return config.load(run.config, [*plan.set, *run.set, *budget, f"seed={seed}"])
 
 
 def fingerprint(plan: Plan, run: RunPlan, seed: int) -> str:
-    """What a result depends on, hashed: data plan, budget and configuration (hex, 16 digits)."""
-    plain = [msgspec.to_builtins(plan.data), plan.epochs, recipe(plan, run, seed).fingerprint]
+    """What a result depends on, hashed: data plan and configuration (hex, 16 digits)."""
+    plain = [msgspec.to_builtins(plan.data), recipe(plan, run, seed).fingerprint]
     plain.append(msgspec.to_builtins(run.variants))
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()[:16]

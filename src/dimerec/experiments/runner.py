@@ -146,23 +146,14 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
     import torch
 
     from dimerec.bundle import Bundle
-    from dimerec.data.batches import Batches
     from dimerec.data.dataset import Dataset
     from dimerec.evaluation.evaluator import evaluate
-    from dimerec.plugins import load
     from dimerec.training.loop import train
 
     torch.set_num_threads(1)
     data = Dataset.open(dataset)
     config = recipe(plan, run, seed)
     mark = fingerprint(plan, run, seed)
-    with torch.device("meta"):
-        model = load("dimerec.models", config.model).Model(
-            config.model_config(), data.catalogue(config.length)
-        )
-    steps = plan.epochs * Batches(data, config, model.targets).steps_per_epoch
-    training = msgspec.structs.replace(config.training, max_steps=steps)
-    config = msgspec.structs.replace(config, training=training)
     done = train(data, config, work / "runs" / mark, resume=True, threads=1, progress=False)
     bundle = Bundle.open(done.bundle)
     summary = {

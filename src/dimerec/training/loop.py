@@ -73,16 +73,21 @@ def train(
             state = checkpoint.read(out, config, dataset.digest)
         counting = isinstance(model, CountingModel)
         device = torch.device("cpu") if counting else device  # nothing to gain from another
+        steps = config.training.max_steps
+        if config.training.epochs:
+            steps = min(steps, config.training.epochs * batches.steps_per_epoch)
         with checkpoint.writing(out, "the run's logs"):
             sinks = Sinks(
                 out,
                 step=-1 if counting else state.step,
-                steps=config.training.max_steps,
+                steps=steps,
                 settings=msgspec.to_builtins(config),
                 trackers=trackers,
                 progress=progress,
             )
-        task = _Training(dataset, batches, config, out, model.to(device), device, state, sinks)
+        task = _Training(
+            dataset, batches, config, out, steps, model.to(device), device, state, sinks
+        )
         try:
             stopped = task.count() if counting else task.learn(resume)
         finally:
@@ -98,6 +103,7 @@ class _Training:
     batches: Batches
     config: RunConfig
     out: Path
+    steps: int
     model: SequentialModel
     device: torch.device
     state: State
@@ -136,9 +142,9 @@ class _Training:
         model.train()
         window = Window(state)
         with process.interrupts() as interrupted:
-            while state.step < training.max_steps and not self.exhausted():
+            while state.step < self.steps and not self.exhausted():
                 self.step(adam, window)
-                due = state.step % training.validate_every == 0 or state.step == training.max_steps
+                due = state.step % training.validate_every == 0 or state.step == self.steps
                 stop = interrupted.is_set()
                 pause = due or stop
                 if pause or state.step % LOG_EVERY == 0 or self.device.type == "cpu":
@@ -154,7 +160,7 @@ class _Training:
                     checkpoint.save(self.out, state, model, adam)
                 if stop:
                     return "interrupted"
-        return "finished" if state.step == training.max_steps else "early"
+        return "finished" if state.step == self.steps else "early"
 
     def step(self, adam: torch.optim.Optimizer, window: Window) -> None:
         """One optimiser step."""
