@@ -1,0 +1,57 @@
+"""The causal encoder: what it may see, and its dropout."""
+
+import pytest
+import torch
+
+from dimerec.nn.transformer import Transformer, TransformerConfig, dropout
+
+L, D = 6, 8
+
+
+def encoder(heads: int = 2, rate: float = 0.5) -> Transformer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Transformer(TransformerConfig(layers=2, heads=heads, dropout=rate), D, L)
+
+
+def embedded(history: torch.Tensor) -> torch.Tensor:
+    table = torch.randn(10, D, generator=torch.Generator().manual_seed(1))
+    table[0] = 0
+    return table[history]
+
+
+def test_the_future_is_not_seen_and_the_past_is() -> None:
+    net = encoder()
+    a, b = torch.tensor([[0, 1, 2, 3, 4, 5]]), torch.tensor([[0, 1, 2, 3, 9, 8]])
+    x, y = net(embedded(a), a), net(embedded(b), b)
+    torch.testing.assert_close(x[:, :4], y[:, :4])
+    c = torch.tensor([[0, 7, 2, 3, 4, 5]])
+    assert float((net(embedded(c), c)[:, -1] - x[:, -1]).abs().max().detach()) > 1e-3
+
+
+def test_padding_is_zero_and_changes_nothing() -> None:
+    net = encoder()
+    short = torch.tensor([[1, 2, 3]])
+    long = torch.tensor([[0, 0, 0, 1, 2, 3]])
+    got = net(embedded(long), long)
+    assert not bool(got[:, :3].any())
+    torch.testing.assert_close(got[:, 3:], net(embedded(short), short))
+
+
+def test_attention_with_and_without_the_stock_kernel_agree() -> None:
+    """Dropout has its own attention path: at a rate near zero it gives the same states."""
+    history = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 1, 2, 2, 3, 3]])
+    net = encoder(rate=1e-9)
+    plain = net(embedded(history), history)
+    dropped = net(embedded(history), history, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain, dropped)
+
+
+def test_dropout_keeps_the_mean_and_draws_from_its_generator() -> None:
+    x = torch.ones(200_000)
+    rng = torch.Generator().manual_seed(0)
+    y = dropout(x, 0.3, rng)
+    assert float(y.mean()) == pytest.approx(1, abs=0.01)
+    assert float((y == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert torch.equal(y, dropout(x, 0.3, torch.Generator().manual_seed(0)))
+    assert dropout(x, 0.3, None) is x and dropout(x, 0.0, rng) is x
