@@ -29,6 +29,4 @@ class SequenceBatch:
     def to(self, device: "torch.device | str") -> "SequenceBatch":
         """The same batch on `device`."""
         names = ("history", "targets", "negatives", "log_q")
-        return replace(
-            self, **{n: getattr(self, n).to(device, non_blocking=True) for n in names}
-        )
+        return replace(self, **{n: getattr(self, n).to(device, non_blocking=True) for n in names})
