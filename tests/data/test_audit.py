@@ -195,6 +195,13 @@ def test_the_same_session_under_two_names_fails(tmp_path: Path) -> None:
     assert (found.level, found.numbers["twins"], found.numbers["twins_in_time"]) == ("ok", 1, 0)
 
 
+def test_two_events_at_the_same_times_are_chance(tmp_path: Path) -> None:
+    times = [[10, 20], [11, 22], [10, 20]]
+    dataset = make(tmp_path / "d", [[1, 2], [3, 4], [1, 2]], [(2, 2), (2, 2), (0, 0)], times=times)
+    found = finding(audit(dataset), "duplicates")
+    assert (found.level, found.numbers["twins"], found.numbers["twins_in_time"]) == ("ok", 1, 0)
+
+
 def test_nothing_to_score_warns(tmp_path: Path) -> None:
     found = finding(audit(make(tmp_path / "d", [[1, 2]] * 2, [(2, 2), (0, 2)])), "queries")
     assert found.level == "warn"
