@@ -29,6 +29,11 @@ def test_by_default_videos_watched_twice_and_repeats_once(tmp_path: Path) -> Non
     everything = sources.read("kuairec-big", folder, where="watch_ratio>=0", complete=False)
     assert everything.log.frame.rows() == liked(folder / "big_matrix.csv", 0.0)
     assert 0 < len(expected) < len(everything.log)
+    shown = sources.read(
+        "kuairec-big", folder, where="watch_ratio>=0", duplicates="keep", complete=False
+    )
+    rows = len((folder / "big_matrix.csv").read_text().splitlines()) - 1
+    assert len(everything.log) < len(shown.log) == rows
 
 
 def test_categories_of_the_videos(tmp_path: Path) -> None:
