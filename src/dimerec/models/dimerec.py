@@ -99,7 +99,9 @@ class Model(SequentialModel):
         self.diffuses = config.space != "none"
         self.space = space("sphere" if config.space == "none" else config.space, self.schedule)
         self.noise_draws = 0
+        self.sampling = {}
         if self.diffuses:
+            self.sampling = {"samples": config.samples, "steps": config.steps}
             self.noise_draws = config.samples * noise_rows(config.steps, config.stochastic)
             self.sampling = {"samples": config.samples, "steps": config.steps}
 
