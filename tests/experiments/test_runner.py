@@ -1,0 +1,166 @@
+"""A real plan, run for real: resumed after a kill, one failure does not lose the rest."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dimerec.bundle import Bundle
+from dimerec.data.dataset import Dataset
+from dimerec.errors import DataError, DimeRecError
+from dimerec.evaluation.evaluator import evaluate
+from dimerec.experiments import runner, tables
+from dimerec.experiments.plan import Plan, fingerprint, load
+
+PLAN = """
+title = "Toy"
+about = "Small rows on real data."
+epochs = 1
+seeds = [0, 1]
+set = ["length=10", "training.batch_size=256", "training.validation_queries=100"]
+metrics = ["hr@20", "ndcg@20"]
+
+[data]
+source = "ml-latest-small"
+min_item_events = 20
+positions = "last"
+
+[[runs]]
+label = "Popularity"
+config = "popularity"
+
+[[runs]]
+label = "No diffusion"
+config = "dimerec-none"
+set = ["options.width=8"]
+note = "x_t = 0"
+
+[[published]]
+label = "Oracle"
+source = "by definition"
+metrics = { "hr@20" = 1.0 }
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from dimerec.experiments import plan, runner
+if __name__ == "__main__":
+    here = Path(sys.argv[1])
+    runner.run(plan.load(here / "toy.toml"), here / "toy.jsonl", here / "work", report=print)
+"""
+
+
+def written(folder: Path, text: str = PLAN) -> Plan:
+    (folder / "toy.toml").write_text(text)
+    return load(folder / "toy.toml")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, list[runner.Result]]:
+    folder = tmp_path_factory.mktemp("done")
+    plan = written(folder)
+    return folder, plan, runner.run(plan, folder / "toy.jsonl", folder / "work")
+
+
+Done = tuple[Path, Plan, list[runner.Result]]
+
+
+def test_rows_are_what_the_bundles_score(done: Done) -> None:
+    folder, plan, results = done
+    assert sorted((r.label, r.seed) for r in results) == [
+        ("No diffusion", 0), ("No diffusion", 1), ("Popularity", 0), ("Popularity", 1),
+    ]  # fmt: skip
+    for r in results:
+        bundle = Bundle.open(folder / "work" / "runs" / r.fingerprint / "bundle")
+        dataset = Dataset.open(runner.prepared(plan, folder / "work"))
+        again = evaluate(bundle, dataset, positions="last", seed=r.seed)
+        assert again.metrics == r.metrics
+        assert r.card["digest"] == dataset.digest
+
+
+def test_what_is_done_is_not_repeated(done: Done) -> None:
+    folder, plan, results = done
+    before = (folder / "toy.jsonl").read_bytes()
+    told: list[str] = []
+    again = runner.run(plan, folder / "toy.jsonl", folder / "work", report=told.append)
+    assert again == results and (folder / "toy.jsonl").read_bytes() == before
+    assert "0 of 4 runs to do" in told[0]
+
+
+def test_a_line_cut_by_a_kill_is_done_again(done: Done, tmp_path: Path) -> None:
+    folder, plan, results = done
+    content = (folder / "toy.jsonl").read_bytes()
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(content[:-40])
+    left = runner.read(cut)
+    assert len(left) == 3 and len(runner.pending(plan, left)) == 1
+    assert cut.read_bytes().endswith(b"\n")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="not a result file"):
+        runner.read(tmp_path / "x.jsonl")
+
+
+def test_results_of_another_plan_are_not_shown(done: Done) -> None:
+    folder, plan, _ = done
+    longer = msgspec.structs.replace(plan, epochs=2)
+    assert runner.current(longer, folder / "toy.jsonl") == []
+
+
+def test_one_failure_does_not_lose_the_rest(tmp_path: Path) -> None:
+    plan = written(tmp_path, PLAN.replace("seeds = [0, 1]", "seeds = [0]"))
+    mark = fingerprint(plan, plan.runs[1], 0)
+    blocked = tmp_path / "work" / "runs" / mark
+    blocked.mkdir(parents=True)
+    (blocked / "somebody elses file").touch()
+    with pytest.raises(DimeRecError, match=r"1 runs failed: No diffusion \(seed 0\)"):
+        runner.run(plan, tmp_path / "toy.jsonl", tmp_path / "work")
+    assert [r.label for r in runner.current(plan, tmp_path / "toy.jsonl")] == ["Popularity"]
+
+
+def test_killed_and_started_again_it_ends_in_the_same_table(done: Done, tmp_path: Path) -> None:
+    _, plan, results = done
+    written(tmp_path)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path)]
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    runs = tmp_path / "work" / "runs" / fingerprint(plan, plan.runs[1], 0)
+    deadline = time.monotonic() + 120
+    while not runs.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert len(runner.read(tmp_path / "toy.jsonl")) < len(results)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    again = runner.current(plan, tmp_path / "toy.jsonl")
+    key = [(r.label, r.seed, r.metrics, r.training["digest"]) for r in again]
+    assert key == [(r.label, r.seed, r.metrics, r.training["digest"]) for r in results]
+
+
+def test_the_page_holds_means_and_deviations(done: Done) -> None:
+    _, plan, results = done
+    page = tables.page({Path("experiments/toy.toml"): plan}, {Path("experiments/toy.toml"): results})
+    values = [100 * r.metrics["hr@20"] for r in results if r.label == "No diffusion"]
+    mean = sum(values) / 2
+    deviation = abs(values[0] - values[1]) / 2**0.5
+    assert f"{mean:.2f} ± {deviation:.2f}" in page
+    assert "| *Oracle* (by definition) | *100.00* |" in page
+    assert "- No diffusion: x_t = 0." in page and results[0].card["digest"][:12] in page
+    popularity = next(line for line in page.splitlines() if line.startswith("| Popularity"))
+    other = next(line for line in page.splitlines() if line.startswith("| No diffusion"))
+    best = max(results, key=lambda r: r.metrics["hr@20"]).label
+    assert (best == "Popularity") == ("**" in popularity.split("|")[2])
+    assert (best == "No diffusion") == ("**" in other.split("|")[2])
+
+
+def test_missing_seeds_are_said(done: Done) -> None:
+    _, plan, results = done
+    page = tables.section(plan, results[:-1], Path("experiments/toy.toml"))
+    assert "1 of 2 seeds" in page
