@@ -88,8 +88,8 @@ def run(
         results.parent.mkdir(parents=True, exist_ok=True)
         failures = []
         start = time.monotonic()
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context) as pool:
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+        try:
             futures = {pool.submit(one, plan, r, s, dataset, work): (r, s) for r, s in todo}
             for n, future in enumerate(as_completed(futures), start=1):
                 what, seed = futures[future]
@@ -104,6 +104,8 @@ def run(
                 shown = ", ".join(f"{m} {100 * rows[0].metrics[m]:.2f}" for m in plan.metrics)
                 left = (time.monotonic() - start) / n * (len(todo) - n) / 60
                 report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
+        finally:  # Ctrl-C reaches the runs too: each leaves its checkpoint, and no other begins
+            pool.shutdown(cancel_futures=True)
         if failures:
             raise DimeRecError(f"{len(failures)} runs failed: " + "; ".join(failures))
     return current(plan, results)
@@ -155,6 +157,8 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
     config = recipe(plan, run, seed)
     mark = fingerprint(plan, run, seed)
     done = train(data, config, work / "runs" / mark, resume=True, threads=1, progress=False)
+    if done.stopped == "interrupted":
+        raise DimeRecError("interrupted; start again to go on from its checkpoint")
     bundle = Bundle.open(done.bundle)
     summary = {
         name: getattr(done, name)
