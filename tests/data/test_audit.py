@@ -111,23 +111,20 @@ def test_short_users_may_stay_whole_in_leave_one_out(tmp_path: Path) -> None:
     assert finding(audit(dataset), "boundaries").level == "ok"
 
 
-def test_training_past_the_global_cut_fails(tmp_path: Path) -> None:
+def test_events_across_a_global_cut_fail(tmp_path: Path) -> None:
     sequences, times = users()
     good = cut(tmp_path / "good", sequences, times, "global-time")
     assert finding(audit(good), "future").level == "ok"
     ends = list(zip(good.train_end.tolist(), good.valid_end.tolist(), strict=True))
-    row = next(r for r, (t, v) in enumerate(ends) if t < v)
-    cuts = good.card.protocol.cuts
-    for name, pair in (
-        ("a", (ends[row][0] + 1, ends[row][1])),
-        ("b", (ends[row][0], ends[row][0])),
-    ):
+    row = next(r for r, (t, v) in enumerate(ends) if t < v < len(sequences[r]))
+    (t, v), cuts = ends[row], good.card.protocol.cuts
+    cases = {"train": ((t + 1, v), 1), "valid": ((t, v + 1), 1), "test": ((t, t), v - t)}
+    for name, (pair, wrong) in cases.items():
         doctored = [*ends[:row], pair, *ends[row + 1 :]]
         bad = make(
             tmp_path / name, sequences, doctored, times=times, protocol="global-time", cuts=cuts
         )
         found = finding(audit(bad), "future")
-        wrong = 1 if name == "a" else ends[row][1] - ends[row][0]
         assert (found.level, found.numbers) == ("fail", {"events": wrong})
 
 

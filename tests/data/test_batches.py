@@ -63,7 +63,7 @@ def expected(log: tuple, length: int, targets: str) -> list:
 
 
 @given(log=logs(), length=st.integers(1, 6), targets=st.sampled_from(["all", "last"]))
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_examples_against_plain_loops(log: tuple, length: int, targets) -> None:
     wanted = expected(log, length, targets)
     with tempfile.TemporaryDirectory() as folder:

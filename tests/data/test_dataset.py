@@ -88,7 +88,7 @@ def test_metadata_keeps_titles(tmp_path: Path) -> None:
 
 
 @given(log=logs())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_queries_against_plain_loops(log: tuple) -> None:
     sequences, ends = log
     with tempfile.TemporaryDirectory() as folder:
