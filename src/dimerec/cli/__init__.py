@@ -22,15 +22,15 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"dimerec {dimerec.__version__}")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _start(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
     ] = False,
@@ -52,8 +52,6 @@ def _start(
     and messages go to standard error. Exit codes: 0 done, 1 a check found
     something, 2 bad input (one line says what), 130 interrupted.
     """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 WORK, DATA, ABOUT = "From a log to recommendations", "Data", "About this installation"

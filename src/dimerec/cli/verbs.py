@@ -21,7 +21,7 @@ class Verbs(TyperGroup):
     """All verbs. The package's errors and those of the operating system end as one line."""
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:
-        given = list(sys.argv[1:] if args is None else args)
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
         given.sort(key=lambda a: a != "--debug")  # it may stand behind the verb, too
         try:
             code = super().main(given, **{**extra, "standalone_mode": False})

@@ -149,8 +149,7 @@ def fetch(name: str, into: Path | str, from_path: Path | str | None = None) -> P
     if (here := held(source)) is not None:
         return here
     if target.is_dir():
-        source.files(target)
-        return target
+        return _given(source, target, target)
     if not source.remotes:
         raise DataError(f"{name} cannot be downloaded: {source.obtain}")
     if not source.remotes[0].name.endswith(".zip"):
