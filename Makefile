@@ -60,6 +60,7 @@ bench: $(STAMP)  ## the benchmarks: one question a file, JSON in benchmarks/resu
 
 docs: $(STAMP)  ## render the generated pages of docs/
 	$(BIN)/python -m tests.tools.paper_map
+	$(BIN)/dimerec reproduce experiments/*.toml --show --page docs/results.md
 
 clean:  ## remove what the tools left behind, .venv and data aside
 	rm -rf build demo dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

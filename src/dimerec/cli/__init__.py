@@ -9,7 +9,17 @@ import typer
 from typer.main import get_command
 
 import dimerec
-from dimerec.cli import audit, doctor, evaluate, models, prepare, recommend, sources, train
+from dimerec.cli import (
+    audit,
+    doctor,
+    evaluate,
+    models,
+    prepare,
+    recommend,
+    reproduce,
+    sources,
+    train,
+)
 from dimerec.cli.verbs import Verbs
 
 app = typer.Typer(
@@ -54,10 +64,12 @@ def _start(
     """
 
 
-WORK, DATA, ABOUT = "From a log to recommendations", "Data", "About this installation"
+WORK, DATA = "From a log to recommendations", "Data"
+COMPARE, ABOUT = "Comparisons", "About this installation"
 for panel, verbs in {
     WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend),
     DATA: (sources.sources, sources.fetch, audit.audit),
+    COMPARE: (reproduce.reproduce,),
     ABOUT: (models.models, doctor.doctor),
 }.items():
     for verb in verbs:
