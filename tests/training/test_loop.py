@@ -356,3 +356,14 @@ def test_plain_lines_go_to_the_log(
     lines = [r.getMessage() for r in caplog.records if r.name == "dimerec.training.logs"]
     assert sum("validation" in line for line in lines) == 4
     assert any("targets/s" in line and "main" in line for line in lines)
+
+
+def test_epochs_end_the_run_when_they_come_first(dataset: Dataset, tmp_path: Path) -> None:
+    steps = Batches(dataset, make_config(), "all").steps_per_epoch
+    assert 1 < 2 * steps < 40
+    run = train(dataset, make_config(epochs=2), tmp_path / "two", progress=False)
+    assert (run.stopped, run.steps) == ("finished", 2 * steps)
+    assert entries(run.path)[-1]["step"] == 2 * steps
+    assert "validation" in entries(run.path)[-1]
+    run = train(dataset, make_config(epochs=2, max_steps=3), tmp_path / "three", progress=False)
+    assert (run.stopped, run.steps) == ("finished", 3)
