@@ -50,7 +50,9 @@ class Model(SequentialModel):
     def item_vectors(self) -> Tensor:
         return self.items.table()
 '''
-BROKEN = NEW.replace("self.items(history).sum(1, keepdim=True) / count", "self.items(history)[:, :1]")
+BROKEN = NEW.replace(
+    "self.items(history).sum(1, keepdim=True) / count", "self.items(history)[:, :1]"
+)
 
 
 def contract(tmp_path: Path, name: str, source: str) -> subprocess.CompletedProcess[str]:

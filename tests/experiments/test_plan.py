@@ -39,7 +39,9 @@ def written(folder: Path, text: str = PLAN) -> Plan:
     return load(folder / "toy.toml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda p: p.stem
+)
 def test_every_experiment_file_loads(path: Path) -> None:
     plan = load(path)
     assert len(plan.seeds) >= 3 and plan.about.strip()

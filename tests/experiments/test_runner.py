@@ -93,7 +93,7 @@ def test_what_is_done_is_not_repeated(done: Done) -> None:
 
 
 def test_a_line_cut_by_a_kill_is_done_again(done: Done, tmp_path: Path) -> None:
-    folder, plan, results = done
+    folder, plan, _ = done
     content = (folder / "toy.jsonl").read_bytes()
     cut = tmp_path / "cut.jsonl"
     cut.write_bytes(content[:-40])
@@ -125,19 +125,25 @@ def test_one_failure_does_not_lose_the_rest(tmp_path: Path) -> None:
     assert [r.label for r in runner.current(plan, tmp_path / "toy.jsonl")] == ["Popularity"]
 
 
-def test_killed_and_started_again_it_ends_in_the_same_table(done: Done, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_and_started_again_it_ends_in_the_same_table(
+    done: Done, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Killed, or stopped by Ctrl-C, in the middle of a run: no half run counts as a result."""
     _, plan, results = done
     written(tmp_path)
     (tmp_path / "driver.py").write_text(DRIVER)
     command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path)]
-    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     runs = tmp_path / "work" / "runs" / fingerprint(plan, plan.runs[1], 0)
     deadline = time.monotonic() + 120
-    while not runs.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert len(runner.read(tmp_path / "toy.jsonl")) < len(results)
+    while not (runs / "checkpoint" / "checkpoint.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(first.pid, how)
+    assert first.wait(timeout=120) != 0
+    assert [r.label for r in runner.read(tmp_path / "toy.jsonl")] == ["Popularity"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     again = runner.current(plan, tmp_path / "toy.jsonl")
     key = [(r.label, r.seed, r.metrics, r.training["digest"]) for r in again]
@@ -146,7 +152,9 @@ def test_killed_and_started_again_it_ends_in_the_same_table(done: Done, tmp_path
 
 def test_the_page_holds_means_and_deviations(done: Done) -> None:
     _, plan, results = done
-    page = tables.page({Path("experiments/toy.toml"): plan}, {Path("experiments/toy.toml"): results})
+    page = tables.page(
+        {Path("experiments/toy.toml"): plan}, {Path("experiments/toy.toml"): results}
+    )
     values = [100 * r.metrics["hr@20"] for r in results if r.label == "No diffusion"]
     mean = sum(values) / 2
     deviation = abs(values[0] - values[1]) / 2**0.5

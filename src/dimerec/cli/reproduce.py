@@ -13,9 +13,7 @@ def reproduce(
     experiments: Annotated[
         list[Path], typer.Argument(metavar="EXPERIMENT.toml...", help="Experiment files.")
     ],
-    jobs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Runs at once, one core each.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs at once, one core each.")] = 1,
     results: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Result files, one line a row and seed.")
     ] = Path("results"),

@@ -19,12 +19,16 @@ class ScheduleConfig(Struct, frozen=True):
     Attributes:
         kind: "linear" (beta from `first` to `last`), "scaled-linear" (the same times 1000 / T, so
             that the end is noise whatever T), "cosine" (Nichol and Dhariwal 2021), "sqrt" (Li et
-            al. 2022, Diffusion-LM), "truncated-linear" (Li et al. 2023, DiffuRec).
+            al. 2022, Diffusion-LM), "truncated-linear" (Li et al. 2023, DiffuRec), "exponential"
+            (Yang et al. 2023, DreamRec: Song et al.'s 2021 variance-preserving SDE with rates from
+            0.1 to 10, in T slices).
         steps: T.
         first, last: beta_1 and beta_T of the linear kinds, before scaling.
     """
 
-    kind: Literal["linear", "scaled-linear", "cosine", "sqrt", "truncated-linear"] = "scaled-linear"
+    kind: Literal[
+        "linear", "scaled-linear", "cosine", "sqrt", "truncated-linear", "exponential"
+    ] = "scaled-linear"
     steps: Positive = 20
     first: Annotated[float, Meta(gt=0.0, lt=1.0)] = 1e-4
     last: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.02
@@ -81,6 +85,9 @@ def _betas(config: ScheduleConfig) -> Float[Tensor, "T"]:
         if last > 1:
             last = scale * config.last / 20 + 0.01
         beta = _line(first, last, steps)
+    elif config.kind == "exponential":
+        rate = 0.1 / steps + (10 - 0.1) / 2 * _line(1.0, 2.0 * steps + 1, steps) / steps**2
+        beta = 1 - torch.exp(-rate)
     else:
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         if config.kind == "cosine":

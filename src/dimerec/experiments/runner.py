@@ -163,8 +163,17 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
     summary = {
         name: getattr(done, name)
         for name in (
-            "steps", "best_step", "targets", "targets_per_second", "seconds", "cpu_seconds",
-            "parameters", "digest", "device", "threads", "versions",
+            "steps",
+            "best_step",
+            "targets",
+            "targets_per_second",
+            "seconds",
+            "cpu_seconds",
+            "parameters",
+            "digest",
+            "device",
+            "threads",
+            "versions",
         )
     }
     rows = []

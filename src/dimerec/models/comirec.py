@@ -1,4 +1,18 @@
-"""ComiRec-SA (Cen et al. 2020): K self-attentive interests, each of them a query."""
+"""ComiRec (Cen et al., KDD 2020): K interests, by self-attention or routing, each a query.
+
+`guidance.kind` decides: "self-attentive" is ComiRec-SA, "dynamic-routing" ComiRec-DR. Where the
+paper and its code differ, the code is followed:
+
+- DR: the paper writes one map W_ij for item i and capsule j without a word on what is shared; the
+  code has one for each place of the window, the oldest item first. It passes no gradient through
+  the rounds of routing before the last, of which the paper says nothing.
+- SA: position vectors are added before the scores only, not to what is summed. The code counts
+  them from the oldest item; here positions count from the latest.
+
+Every position is trained in one pass; the code trains one random position of a user a step. The
+published loss takes raw inner products (`softmax.unit = false`, `temperature = 1`). The
+controllable aggregation of the paper is `dimerec.retrieval.diversity`.
+"""
 
 from typing import Annotated
 
@@ -24,6 +38,9 @@ class Config(Struct, frozen=True):
     guidance: GuidanceConfig = GuidanceConfig()
     softmax: SoftmaxConfig = SoftmaxConfig()
 
+    def __post_init__(self) -> None:
+        self.guidance.check(self.width)
+
 
 class Model(SequentialModel):
     """DimeRec's guidance extractor on its own: trained on the interest closest to the target."""
@@ -36,7 +53,7 @@ class Model(SequentialModel):
         self.targets = "all" if self.gem.causal else "last"
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
-        guidance, at = self.gem.train_on(self.items(batch.history), batch)
+        guidance, at = self.gem.train_on(self.items(batch.history), batch, rng)
         candidates = Candidates.of(batch, at, self.config.softmax, self.items)
         return LossParts({"gem": guidance_loss(candidates, guidance)}, {"gem": 1.0})
 

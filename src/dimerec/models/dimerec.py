@@ -71,6 +71,7 @@ class Config(Struct, frozen=True):
     merge: Literal["mean", "each"] = "mean"
 
     def __post_init__(self) -> None:
+        self.guidance.check(self.width)
         for name, value in (("steps", self.steps), ("rollout", self.rollout)):
             if value > self.schedule.steps:
                 raise ValueError(f"{name} = {value} must be in 1..T = {self.schedule.steps}")
@@ -112,7 +113,7 @@ class Model(SequentialModel):
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         """L_gem, L_recon and L_ssm over the batch's N targets."""
         config = self.config
-        guidance, at = self.gem.train_on(self.items(batch.history), batch)  # [N, K, d]
+        guidance, at = self.gem.train_on(self.items(batch.history), batch, rng)  # [N, K, d]
         candidates = Candidates.of(batch, at, config.softmax, self.items)
         x0 = self.space.project(candidates.positive)
         predicted = self._predict(x0, guidance, rng)

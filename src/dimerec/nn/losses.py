@@ -53,16 +53,18 @@ class Candidates:
             self.others = items.table()  # [V, d]
             self.positive = F.embedding(targets, self.others)
             return
-        correction = log_q + math.log(negatives.shape[-1]) if config.logq else torch.zeros_like(log_q)
+        correction = (
+            log_q + math.log(negatives.shape[-1]) if config.logq else torch.zeros_like(log_q)
+        )
         if self.kind == "shared":  # draws of the same item share one column, heavier by log(count)
             negatives, inverse, count = negatives.unique(return_inverse=True, return_counts=True)
             merged = log_q.new_zeros(len(negatives))
             correction = merged.scatter(0, inverse, correction) - count.log()
             column = torch.searchsorted(negatives, targets).clamp_max(len(negatives) - 1)
             hit = (negatives[column] == targets).nonzero()[:, 0]
-            self.collision = hit, column[hit]
+            self.hits = hit, column[hit]
         else:
-            self.collision = (negatives == targets.unsqueeze(1)) | (negatives == 0)  # [N, M]
+            self.masked = (negatives == targets.unsqueeze(1)) | (negatives == 0)  # [N, M]
         self.correction = correction
         self.positive = items(targets)  # [N, d]
         self.others = items(negatives)  # [M, d] or [N, M, d]
@@ -88,10 +90,10 @@ class Candidates:
         """log of the summed exponentials of all candidates but the target."""
         if self.kind == "private":
             other = queries @ self.others.transpose(1, 2) - self.correction.unsqueeze(1)
-            other = other.masked_fill(self.collision.unsqueeze(1), -torch.inf)  # [N, Q, M]
+            other = other.masked_fill(self.masked.unsqueeze(1), -torch.inf)  # [N, Q, M]
         elif self.kind == "shared":
             other = queries @ self.others.T - self.correction
-            row, column = self.collision
+            row, column = self.hits
             other[row, :, column] = -torch.inf
         else:
             other = queries @ self.others.T  # [N, Q, V]
@@ -106,9 +108,7 @@ def _kind(negatives: Tensor) -> Literal["full", "shared", "private"]:
     return "private" if negatives.dim() == 2 else "shared"
 
 
-def guidance_loss(
-    candidates: Candidates, guidance: Float[Tensor, "N K d"]
-) -> Float[Tensor, ""]:
+def guidance_loss(candidates: Candidates, guidance: Float[Tensor, "N K d"]) -> Float[Tensor, ""]:
     """L_gem: the softmax loss of the interest closest to the target.
 
     Implements: Eqs. 18-19
