@@ -148,6 +148,11 @@ def test_histories_come_on_standard_input(ask, shop_folder: Path):
     assert [r["source"] for r in found] == ["model", "popularity", "model"]
 
 
+def test_standard_input_that_is_no_text(run, shop_folder: Path):
+    result = run("recommend", shop_folder / "counted", input=b"\xff\xfe", code=2)
+    assert "standard input is not utf-8 text" in result.stderr
+
+
 def test_audit_fails_on_leakage(run, ask, shop_folder: Path):
     assert ask("audit", shop_folder / "data")["level"] in ("ok", "warn")
     shutil.copytree(shop_folder / "data", "data")

@@ -84,7 +84,7 @@ def started(folder: Path, data: Path, steps: int) -> subprocess.Popen:
 
 def training(folder: Path, data: Path, steps: int) -> list[object]:
     words = ["train", data, *TINY, "--out", folder, "--set", f"training.max_steps={steps}"]
-    return [*words, "--set", "training.validate_every=10", "--json"]
+    return [*words, "--set", "training.validate_every=20", "--json"]
 
 
 def test_ctrl_c_leaves_a_run_that_can_be_used_and_says_so(shop_folder: Path, tmp_path: Path, ask):
@@ -94,15 +94,16 @@ def test_ctrl_c_leaves_a_run_that_can_be_used_and_says_so(shop_folder: Path, tmp
     assert process.returncode == 130, err
     assert "Traceback" not in err
     summary = json.loads(out)
-    assert summary["stopped"] == "interrupted" and summary["steps"] >= 10
+    assert summary["stopped"] == "interrupted" and summary["steps"] >= 20
     answer = ask("recommend", tmp_path / "run", "--history", shop.SKUS[0])
     assert answer["recommendations"][0]["source"] == "model"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(
     shop_folder: Path, tmp_path: Path, run, ask
 ):
-    data, killed, steps = shop_folder / "data", tmp_path / "killed", 150
+    data, killed, steps = shop_folder / "data", tmp_path / "killed", 100
     process = started(killed, data, steps)
     process.kill()
     process.communicate()
@@ -117,6 +118,12 @@ def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(
     whole = json.loads(run(*training(tmp_path / "whole", data, steps)).stdout)
     assert (resumed["steps"], resumed["stopped"]) == (steps, "finished")
     assert resumed["digest"] == whole["digest"]
+
+
+def test_a_terminal_that_cannot_show_a_title(shop_folder: Path):
+    words = ["recommend", shop_folder / "popular", "--history", "sku-01"]
+    shown = dimerec(*words, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert "Thing [red] 01 \\xe9" in shown
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])

@@ -32,8 +32,9 @@ def document(value: Any) -> None:
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2)
-    sys.stdout.write(text.decode() + "\n")
     sys.stdout.flush()
+    sys.stdout.buffer.write(text + b"\n")  # UTF-8, whatever the terminal speaks
+    sys.stdout.buffer.flush()
 
 
 def line(text: str = "", style: str = "") -> None:

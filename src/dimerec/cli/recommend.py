@@ -1,7 +1,6 @@
 """`dimerec recommend`: histories of ids in, recommendations out."""
 
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,15 +44,8 @@ def recommend(
       dimerec recommend runs/ml --history 1,260,1196 -n 10
       dimerec recommend runs/ml --json < histories.txt
     """
-    from dimerec.errors import DataError
-
     opened = open_bundle(bundle)
-    if history is None:
-        if sys.stdin.isatty():
-            raise DataError("no --history is given, and nothing comes on standard input")
-        lines: Iterable[str] = sys.stdin
-    else:
-        lines = history
+    lines = _lines() if history is None else history
     histories = [_ids(opened, line.strip(), at) for at, line in enumerate(lines, start=1)]
     answers = opened.recommender().recommend(histories, n, hide_seen=not keep_seen)
     if json:
@@ -70,6 +62,18 @@ def recommend(
         )
     for asked, answer in zip(histories, answers, strict=True):
         _show(opened, asked, answer)
+
+
+def _lines() -> list[str]:
+    """The lines of standard input."""
+    from dimerec.errors import DataError
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise DataError("no --history is given, and nothing comes on standard input")
+    try:
+        return list(sys.stdin)
+    except UnicodeDecodeError as e:
+        raise DataError(f"standard input is not {e.encoding} text: {e.reason}") from e
 
 
 def _ids(bundle: "Bundle", text: str, at: int) -> list[Any]:
