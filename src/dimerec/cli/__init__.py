@@ -3,6 +3,8 @@
 Nothing heavy is imported before a verb runs, so that `dimerec --help` answers at once.
 """
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -78,4 +80,7 @@ for panel, verbs in {
 
 def main() -> None:
     """What `dimerec` runs: the verb in `sys.argv`; ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # titles may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     get_command(app).main(prog_name="dimerec")
