@@ -3,9 +3,9 @@
 `guidance.kind` decides: "self-attentive" is ComiRec-SA, "dynamic-routing" ComiRec-DR. Where the
 paper and its code differ, the code is followed:
 
-- DR: the paper writes one map W_ij for item i and capsule j without a word on what is shared; the
-  code has one for each place of the window, the oldest item first. It passes no gradient through
-  the rounds of routing before the last, of which the paper says nothing.
+- DR: the paper writes a map W_ij for item i and capsule j; the code has one for each place of the
+  window, the oldest item first. It passes no gradient through the rounds of routing before the
+  last, of which the paper says nothing.
 - SA: position vectors are added before the scores only, not to what is summed. The code counts
   them from the oldest item; here positions count from the latest.
 
