@@ -79,7 +79,7 @@ def slow(gem: DynamicRouting, states: Tensor, history: Tensor) -> Tensor:
             votes[i, k] = item @ matrix
             logits[i, k] = float(gem.logits[k, i])
     out = []
-    for round in range(gem.config.iterations):
+    for _ in range(gem.config.iterations):
         out = []
         for k in range(count):
             z = torch.zeros(D)
