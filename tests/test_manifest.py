@@ -1,5 +1,6 @@
 """Nothing but the files that were written is ever read."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -150,3 +151,13 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path, written):
     ]:
         with pytest.raises(BundleError, match=words):
             Bundle.open(path)
+
+
+def test_a_field_that_came_later_does_not_disturb_an_older_bundle(copy):
+    """As an earlier version would have written it: without that key, sealed as it stood."""
+    plain = json.loads((copy / MANIFEST).read_text())
+    del plain["config"]["training"]["epochs"], plain["digest"]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    plain["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (copy / MANIFEST).write_text(json.dumps(plain))
+    assert Bundle.open(copy).config.training.epochs == 0

@@ -8,7 +8,7 @@ import os
 import platform
 import stat
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -78,9 +78,7 @@ class Manifest(Struct, frozen=True):
 
     def sealed(self) -> "Manifest":
         """The same manifest with the digest it must have."""
-        plain = msgspec.structs.replace(self, digest="")
-        digest = hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
-        return msgspec.structs.replace(self, digest=digest)
+        return msgspec.structs.replace(self, digest=_digest(msgspec.to_builtins(self)))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -101,7 +99,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{path / MANIFEST}: not a manifest ({e}); {AGAIN}") from e
-    if manifest.digest != manifest.sealed().digest:
+    if manifest.digest != _digest(msgspec.json.decode(content)):
         raise BundleError(f"{path / MANIFEST}: was changed: its digest is not its own; {AGAIN}")
     if manifest.config.length != manifest.sizes.length:
         raise BundleError(f"{path / MANIFEST}: config and sizes disagree on the length; {AGAIN}")
@@ -117,6 +115,13 @@ def read_manifest(path: Path) -> Manifest:
         if name not in (*FILES, MANIFEST):
             raise BundleError(f"{path / name}: not part of the bundle; remove it")
     return manifest
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    """SHA-256 of a manifest as it is written, without its digest: fields that a later version
+    adds, with a default, do not disturb the bundles of an earlier one."""
+    plain = {name: value for name, value in plain.items() if name != "digest"}
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
 
 class Schema(msgspec.Struct):
