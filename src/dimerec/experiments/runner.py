@@ -125,7 +125,8 @@ def prepared(plan: Plan, work: Path) -> Path:
 
     data = plan.data
     path = work / "data" / f"{data.source}-{data.protocol}-{data.split_seed}"
-    path = path.with_name(f"{path.name}-{data.min_user_events}-{data.min_item_events}")
+    core = f"{data.min_user_events}-{data.min_item_events}{'' if data.iterate else '-once'}"
+    path = path.with_name(f"{path.name}-{core}")
     if not path.exists():
         loaded = sources.read(data.source)
         protocol = msgspec.convert({"name": data.protocol, "seed": data.split_seed}, Protocol)

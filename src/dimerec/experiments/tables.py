@@ -93,7 +93,7 @@ def _protocol(plan: Plan, results: list[Result], path: Path) -> str:
         f"Data: `{plan.data.source}` (digest `{card['digest'][:12]}`), {plan.data.protocol}, split "
         f"seed {plan.data.split_seed}; {card['queries']:,} test queries, {plan.data.positions}; "
         f"seen items {'hidden' if plan.data.hide_seen else 'kept'}; {card['candidates']}. "
-        f"Budget: every training target is seen {plan.epochs} times, and the best of the "
-        f"validations is kept. Seeds {', '.join(map(str, plan.seeds))}. Machine: "
+        f"Budget: {plan.epochs} passes over all training targets; the best of the validations is "
+        f"kept. Seeds {', '.join(map(str, plan.seeds))}. Machine: "
         f"{'; '.join(machines)} a run. Command: `dimerec reproduce experiments/{path.name}`."
     )

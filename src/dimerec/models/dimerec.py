@@ -102,7 +102,6 @@ class Model(SequentialModel):
         self.noise_draws = 0
         self.sampling = {}
         if self.diffuses:
-            self.sampling = {"samples": config.samples, "steps": config.steps}
             self.noise_draws = config.samples * noise_rows(config.steps, config.stochastic)
             self.sampling = {"samples": config.samples, "steps": config.steps}
 
