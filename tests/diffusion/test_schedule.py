@@ -8,7 +8,7 @@ import torch
 
 from dimerec.diffusion.schedule import NoiseSchedule, ScheduleConfig
 
-KINDS = ["linear", "scaled-linear", "cosine", "sqrt", "truncated-linear"]
+KINDS = ["linear", "scaled-linear", "cosine", "sqrt", "truncated-linear", "exponential"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,6 +57,21 @@ def test_sqrt_by_hand() -> None:
     schedule = NoiseSchedule(ScheduleConfig(kind="sqrt", steps=4))
     kept = (1 - math.sqrt(0.5 + 1e-4)) / (1 - math.sqrt(1e-4))
     assert float(schedule.alpha_bar[2]) == pytest.approx(kept, rel=1e-5)
+
+
+def test_exponential_by_hand() -> None:
+    """T = 2: rates 0.1 / 2 + 4.95 (1, 5) / 4 = 1.2875 and 6.2375; the signal falls by their exp."""
+    schedule = NoiseSchedule(ScheduleConfig(kind="exponential", steps=2))
+    want = [1, math.exp(-1.2875), math.exp(-1.2875 - 6.2375)]
+    assert schedule.alpha_bar.tolist() == pytest.approx(want, rel=1e-4)
+
+
+def test_exponential_forgets_as_much_whatever_T() -> None:
+    """All rates add up to 0.1 + 4.95 (1 + 1 / T)."""
+    for steps in (10, 500):
+        schedule = NoiseSchedule(ScheduleConfig(kind="exponential", steps=steps))
+        want = math.exp(-0.1 - 4.95 * (1 + 1 / steps))
+        assert float(schedule.alpha_bar[steps]) == pytest.approx(want, rel=1e-4)
 
 
 @pytest.mark.parametrize(("t", "s"), [(6, 5), (6, 2), (3, 1)])
