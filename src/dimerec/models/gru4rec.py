@@ -5,8 +5,8 @@ and Karatzoglou, "Recurrent Neural Networks with Top-k Gains for Session-based R
 CIKM 2018; official code: github.com/hidasib/GRU4Rec_PyTorch_Official.
 
 Where papers and code differ, this file follows the code, which holds the tuned settings:
-- Constrained embedding: one table is both the input and the output. Without it the code has a
-  table of its own for inputs; the papers' one-hot input is not here.
+- Constrained embedding: one table is both the input and the output. Without it inputs have a
+  table of their own; the one-hot input of the first paper, still in the code, is not here.
 - The code's cell is PyTorch's, which applies the reset gate after the recurrent product.
 - Dropout on a state falls on what is carried to the next item too.
 - Cross-entropy is the sampled softmax with an optional logQ correction, of which the papers do
