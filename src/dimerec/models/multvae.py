@@ -14,10 +14,10 @@ the next item of a history two readings are offered:
 - `predict = "window"` is the paper: a window with its targets is a bag, read and rebuilt whole.
   What was read ranks high then: evaluate with seen items hidden, as the paper does.
 
-Of what the paper leaves open, the code decides: beta is step / 200,000 up to 0.2, and entries of the
-bag are dropped after it is scaled to length 1. Where this file differs from the code: windows of
-`length` items instead of whole users; a sum of rows in the place of a product with a dense bag; the
-decoder's last layer and its bias are the item vectors.
+Of what the paper leaves open, the code decides: beta is step / 200,000 up to 0.2, and entries of
+the bag are dropped after it is scaled to length 1. Where this file differs from the code: windows
+of `length` items instead of whole users; a sum of rows in the place of a product with a dense bag;
+the decoder's last layer and its bias are the item vectors.
 """
 
 from typing import Annotated, Literal
