@@ -12,7 +12,7 @@ from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
 from dimerec.models.mind import Config, Model, label_aware
 
-V, L, D = 20, 6, 4
+V, L, D = 20, 9, 4
 QUERIES = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
 E = math.e
 
@@ -24,8 +24,8 @@ def build(**options) -> Model:
 
 
 def batch() -> SequenceBatch:
-    history = torch.tensor([[1, 2, 3, 4, 5, 6], [0, 0, 7, 8, 9, 1]])
-    targets = torch.tensor([[2, 3, 4, 5, 6, 7], [0, 0, 8, 9, 1, 2]])
+    history = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 7, 8, 9, 1]])
+    targets = torch.tensor([[2, 3, 4, 5, 6, 7, 8, 9, 13], [0, 0, 0, 0, 0, 8, 9, 1, 2]])
     negatives = torch.tensor([10, 11, 12])
     return SequenceBatch(history, targets, negatives, torch.full((3,), -3.0))
 
