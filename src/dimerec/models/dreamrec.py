@@ -148,12 +148,12 @@ class Model(SequentialModel):
         both = torch.stack([self.null.expand_as(guidance), guidance])  # [2, B, d]
         on_c, on_t = self.denoiser.shares(both)
         reach = 1 + self.config.strength
-        return sample(
-            lambda x, t: torch.lerp(*self.denoiser(x, on_c, on_t[t]), reach),
-            self.space,
-            noise,
-            self.steps,
-        )
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            unguided, guided = self.denoiser(x, on_c, on_t[t])
+            return torch.lerp(unguided, guided, reach)
+
+        return sample(denoise, self.space, noise, self.steps)
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         return self.chain(self.guide(history)[:, -1], noise.transpose(0, 1)).unsqueeze(1)
