@@ -122,9 +122,12 @@ def test_recommendations_are_the_next_on_the_shelf(ask, shop_folder: Path):
 
 def test_seen_items_are_kept_when_asked_for(ask, shop_folder: Path):
     popular = shop_folder / "popular"
-    best = ask("recommend", popular, "--history", "", "-n", 1)["recommendations"][0]
+    unknown = ask("recommend", popular, "--history", "", "-n", 1)["recommendations"][0]
+    assert unknown["source"] == "popularity"
+    anything = ["recommend", popular, "--history", "sku-05", "-n", 1, "--keep-seen"]
+    best = ask(*anything)["recommendations"][0]
     first = best["items"][0]["id"]
-    assert best["source"] == "popularity"
+    assert best["source"] == "model"
     again = ["recommend", popular, "--history", first, "-n", 1]
     assert ask(*again)["recommendations"][0]["items"][0]["id"] != first
     assert ask(*again, "--keep-seen")["recommendations"][0]["items"][0]["id"] == first
