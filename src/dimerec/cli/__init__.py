@@ -13,6 +13,7 @@ from typer.main import get_command
 import dimerec
 from dimerec.cli import (
     audit,
+    demo,
     doctor,
     evaluate,
     models,
@@ -72,7 +73,7 @@ for panel, verbs in {
     WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend),
     DATA: (sources.sources, sources.fetch, audit.audit),
     COMPARE: (reproduce.reproduce,),
-    ABOUT: (models.models, doctor.doctor),
+    ABOUT: (demo.demo, models.models, doctor.doctor),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
