@@ -44,7 +44,10 @@ def slow(gem: SelfAttentive, states: Tensor, history: Tensor) -> list[list[float
         weights = [math.exp(float(s[k])) for s in scores]
         share = [w / sum(weights) for w in weights]
         out.append(
-            [sum(a * float(states[j][d]) for a, j in zip(share, real, strict=True)) for d in range(D)]
+            [
+                sum(a * float(states[j][d]) for a, j in zip(share, real, strict=True))
+                for d in range(D)
+            ]
         )
     return out
 
