@@ -1,4 +1,4 @@
-"""Where diffusion lives: the Euclidean space or the unit sphere. Swapping it is the GRW ablation."""
+"""Where diffusion lives: Euclidean space or the unit sphere. Swapping it is the GRW ablation."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
