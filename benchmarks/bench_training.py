@@ -26,6 +26,7 @@ from dimerec.data import sources
 from dimerec.data.batches import Batches
 from dimerec.data.dataset import Dataset
 from dimerec.data.prepare import prepare
+from dimerec.errors import DataError
 
 LENGTH, ATLEAST = 70, 4.0
 MODES = {"all": 32, "last": 256}  # windows a step, examples a step
@@ -70,8 +71,13 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
+    try:
+        log = sources.read(given.source).log
+    except DataError as e:
+        print(f"skipped, without this data there is nothing to measure: {e}")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        dataset = prepare(sources.read(given.source).log, Path(folder) / "data")
+        dataset = prepare(log, Path(folder) / "data")
         for negatives in ("shared", "private"):
             trainers = {mode: Trainer(dataset, mode, negatives) for mode in MODES}
             for trainer in trainers.values():
