@@ -191,6 +191,7 @@ def test_a_demo_replaces_an_earlier_one_and_nothing_else(tmp_path: Path):
         demos.run(file)
     (tmp_path / "mine.txt").unlink()
     (tmp_path / "data" / "old").write_text("")
+    (tmp_path / ".report.html.k1ll3d").write_text("")
     demos._clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

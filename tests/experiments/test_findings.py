@@ -138,7 +138,7 @@ def test_what_is_said_of_the_diffusion_follows_from_the_numbers(
 ):
     changed = _with_gap(demo, gap)
     assert said in text.diffusion(changed)
-    sentence = next(s for s in text.ranking(changed).split(". ") if "x_t = 0" in s)
+    sentence = next(s for s in text.ranking(changed).split(". ") if "(x_t = 0)" in s)
     assert place in sentence
 
 
@@ -150,8 +150,10 @@ def test_the_lead_names_the_highest(demo: Demo):
             rows.append(replace(row, evaluation=replace(row.evaluation, metrics=values)))
         return text.lead(replace(demo, rows=rows))
 
-    assert "50.0 %" in lead(0) and "the highest" in lead(0)
-    assert lead(2).endswith("The highest figure is SASRec's, 50.0 %.") and "25.0 %" in lead(2)
+    assert text.percent(0.5) in lead(0) and "the highest" in lead(0)
+    assert lead(2).endswith(
+        "The highest figure is SASRec's, " + text.percent(0.5) + "."
+    ) and text.percent(0.25) in lead(2)
 
 
 def test_what_is_said_of_steps_and_chains(found: Findings):
@@ -170,4 +172,7 @@ def test_what_is_said_of_steps_and_chains(found: Findings):
     assert "neither help nor hurt" in said(hit, hit)
     chain = Chain([2, 1], [0.01, 0.2], [0.3, 0.4])
     words = text.chain(replace(found, chain=chain))
-    assert all(w in words for w in ("1.0 %", "20.0 %", "30.0 %", "40.0 %"))
+    assert all(
+        w in words
+        for w in (text.percent(0.01), text.percent(0.2), text.percent(0.3), text.percent(0.4))
+    )

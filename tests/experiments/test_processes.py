@@ -1,5 +1,6 @@
 """Work side by side: the same results for any number of processes, and every way it may fail."""
 
+import multiprocessing
 import os
 
 import pytest
@@ -16,6 +17,8 @@ def double(tell, value: int) -> int:
         raise ValueError("fourteen")
     if value == 15:
         os._exit(9)
+    if value == 16:
+        raise KeyboardInterrupt
     tell(1, 1, "done")
     return 2 * value
 
@@ -50,12 +53,15 @@ def test_a_failure_here_is_the_error_itself():
         side_by_side(double, {"b": (13,)}, 1, lambda note: None)
 
 
+def test_an_interrupt_elsewhere_is_one_here():
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(double, {"a": (16,), "b": (2,)}, 2, lambda note: None)
+
+
 def test_an_interrupt_of_the_parent_ends_the_processes():
     def interrupt(note) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         side_by_side(double, {"a": (1,), "b": (2,)}, 2, interrupt)
-    import multiprocessing
-
     assert not multiprocessing.active_children()

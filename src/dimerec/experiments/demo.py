@@ -35,7 +35,7 @@ METRIC, SHORT = "hr@20", 20
 OWN = ("data", "runs", "report.html", "demo.json")  # all that a demo writes
 LABELS = {
     "dimerec": "DimeRec",
-    "dimerec-none": "DimeRec, x_t = 0",
+    "dimerec-none": "DimeRec (x_t = 0)",
     "sasrec": "SASRec",
     "comirec": "ComiRec",
     "cooccurrence": "Co-occurrence",
@@ -64,9 +64,9 @@ class Settings(Struct, frozen=True):
         "length=50",
         "options.softmax.temperature=0.15",
         "negatives.kind=none",
-        "training.max_steps=800",
+        "training.max_steps=1200",
         "training.batch_size=16",
-        "training.learning_rate=0.005",
+        "training.learning_rate=0.004",
         "training.validate_every=100",
         "training.validation_queries=1000",
     )
@@ -246,11 +246,16 @@ def write(demo: Demo) -> None:
 
 def _clear(out: Path) -> None:
     """Make `out` an empty folder; what an earlier demo left there goes."""
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {*OWN}):
+    if out.exists() and not (out.is_dir() and all(_is_own(p.name) for p in out.iterdir())):
         raise ConfigError(f"{out} is not the folder of an earlier demo; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     for path in out.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_own(name: str) -> bool:
+    """Whether a demo writes this, whole or, when it is killed, in part."""
+    return any(name == own or name.startswith(f".{own}.") for own in OWN)
 
 
 def _prepare(path: Path, settings: Settings) -> Dataset:

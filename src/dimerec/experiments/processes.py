@@ -1,8 +1,8 @@
 """Independent pieces of work side by side, each in its own process, with word of their progress."""
 
 import multiprocessing
+import os
 import queue
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +30,7 @@ def side_by_side(
 
     Raises:
         DimeRecError: some work failed, or its process died; the other processes are ended.
+        KeyboardInterrupt: this process or one of the others was interrupted.
     """
     names = list(arguments)
     if jobs <= 1:
@@ -58,6 +59,8 @@ def side_by_side(
                         f"the process of {lost} ended without a word, for lack of memory perhaps"
                     ) from None
                 continue
+            if kind == "stopped":
+                raise KeyboardInterrupt
             if kind == "failed":
                 raise DimeRecError(f"{name}: {value}")
             if kind == "done":
@@ -86,12 +89,20 @@ class _Tell:
 
 def _work(work: Work, arguments: dict[str, tuple[Any, ...]], waiting: Any, mail: Any) -> None:
     """What a process does: one waiting name after the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends this process
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C is the parent's to hear: it ends this process by SIGTERM
+    parent = multiprocessing.parent_process()
+
+    def told(note: Note) -> None:
+        if parent is not None and not parent.is_alive():
+            raise KeyboardInterrupt
+        mail.put(("told", note[0], note[1:]))
+
     while (name := waiting.get()) is not None:
         try:
-            tell = _Tell(name, lambda note: mail.put(("told", note[0], note[1:])))
-            result = work(tell, *arguments[name])
+            result = work(_Tell(name, told), *arguments[name])
         except KeyboardInterrupt:
+            mail.put(("stopped", name, None))
             return
         except DimeRecError as e:
             mail.put(("failed", name, str(e)))

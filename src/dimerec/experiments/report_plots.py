@@ -22,9 +22,11 @@ GROUPS = [
     "#d8545b",
     "#9a6bd8",
     "#b08a4a",
-    "#d86fb3",
+    "#e58ac8",
     "#2aa3b5",
 ]
+# between the axis and its labels
+GAP = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)"}
 CONFIG = {"displayModeBar": False, "responsive": True}
 
 
@@ -133,7 +135,12 @@ def categories(demo: Demo) -> Figure:
                 "name": f"top {n}",
                 "x": [r.metrics.get(f"categories@{n}") for r in rows],
                 "y": [_label(r.label) for r in rows],
-                "marker": {"size": 12, "color": colour, "symbol": hole, "line": {"width": 2.5}},
+                "marker": {
+                    "size": 12,
+                    "color": colour,
+                    "symbol": hole,
+                    "line": {"width": 2.5, "color": colour},
+                },
                 "hovertemplate": f"%{{y}}: %{{x:.1f}} genres in the top {n}<extra></extra>",
             }
         )
@@ -154,43 +161,37 @@ def map_of_items(demo: Demo, found: Findings) -> Figure:
         at = np.flatnonzero(groups == name)
         items = [known[n - 1] for n in plane.numbers[at]]
         texts = [f"{escape(i.title or '')}<br>{escape(', '.join(i.categories))}" for i in items]
-        traces.append(_dots(name or "other", plane.points[at], texts, 6, colours[name], 0.75))
-    mine = plane.points[np.isin(plane.numbers, shown.history)]
-    for name, points, size, symbol, face, edge in (
-        ("watched", mine, 10, "circle-open", "var", ACCENT),
-        ("generated vectors", plane.place(found.generated), 9, "x", ACCENT, "#ffffff"),
-        ("interests", plane.place(found.interests), 17, "diamond", SECOND, "#ffffff"),
-    ):
-        trace = _dots(name, points, [name] * len(points), size, face, 1.0, symbol)
-        if symbol == "circle-open":
-            trace["marker"] |= {"color": edge, "line": {"width": 1.6}}
-            trace["hoverinfo"] = "skip"
-            del trace["hovertemplate"]
-        else:
-            trace["marker"]["line"] = {"width": 1.4, "color": edge}
-        traces.append(trace)
+        look = {"size": 6, "color": colours[name], "opacity": 0.75}
+        traces.append(_dots(name or "other", plane.points[at], look, texts))
+    rings = {"size": 10, "symbol": "circle-open", "color": ACCENT, "line": {"width": 1.6}}
+    crosses = {"size": 8, "symbol": "x", "color": ACCENT}
+    diamonds = {"size": 17, "symbol": "diamond", "color": SECOND}
+    diamonds["line"] = {"width": 1.4, "color": "#ffffff"}
+    watched = plane.points[np.isin(plane.numbers, shown.history)]
+    traces += [
+        _dots("watched", watched, rings),
+        _dots("generated vectors", plane.place(found.generated), crosses),
+        _dots("interests", plane.place(found.interests), diamonds),
+    ]
     bare = {"showticklabels": False, "zeroline": False, "showgrid": False}
     return _figure(traces, height=620, legend=True, xaxis=bare, yaxis={**bare, "scaleanchor": "x"})
 
 
 def _dots(
-    name: str,
-    points: np.ndarray,
-    texts: list[str],
-    size: int,
-    colour: str,
-    opacity: float,
-    symbol: str = "circle",
+    name: str, points: np.ndarray, marker: dict[str, Any], texts: list[str] | None = None
 ) -> dict[str, Any]:
+    """Points that show `texts` under the pointer, or let the pointer through."""
+    shown = {"hoverinfo": "skip"}
+    if texts is not None:
+        shown = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
     return {
         "type": "scatter",
         "mode": "markers",
         "name": escape(name),
         "x": points[:, 0].round(4).tolist(),
         "y": points[:, 1].round(4).tolist(),
-        "text": texts,
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"size": size, "color": colour, "opacity": opacity, "symbol": symbol},
+        "marker": marker,
+        **shown,
     }
 
 
@@ -209,7 +210,7 @@ def _line(
 
 
 def _figure(data: list[dict[str, Any]], height: int, legend: bool = False, **axes: Any) -> Figure:
-    axis = {"automargin": True, "zeroline": False, "fixedrange": True, "ticks": ""}
+    axis = {"automargin": True, "zeroline": False, "fixedrange": True, **GAP}
     layout = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},

@@ -9,14 +9,14 @@ N = METRIC.partition("@")[2]
 
 def percent(share: float) -> str:
     """A share as percent, one decimal."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def points(gap: Interval) -> str:
     """A difference of shares in percentage points, with its interval."""
     signed = (f"{round(100 * v, 1) + 0.0:+.1f}" for v in (gap.value, gap.low, gap.high))
     value, low, high = (v.replace("-", "−") for v in signed)
-    return f"{value} points (95 % interval {low} to {high})"
+    return f"{value} points (95\u00a0% interval {low} to {high})"
 
 
 def lead(demo: Demo) -> str:
@@ -40,18 +40,18 @@ def ranking(demo: Demo) -> str:
     open_ = [r.label for r in others if not r.gap.is_clear]
     said = []
     if above:
-        said.append(f"Clearly better than {first.label} here: {_and(above)}.")
+        said.append(f"Clearly better than {first.label}: {_and(above)}.")
     if below:
-        said.append(f"Clearly worse: {_and(below)}.")
+        said.append(f"Clearly worse than {first.label}: {_and(below)}.")
     if open_:
         verb = "is" if len(open_) == 1 else "are"
         said.append(
             f"{_and(open_)} {verb} not to be told apart from {first.label} by these test users."
         )
     said.append(
-        "Lines show where 95 % of the figures fall when the test users are drawn anew; differences "
-        "are judged user by user, so they can be clear where lines overlap. Another training seed "
-        "would move every figure a little more."
+        "Lines show where 95\u00a0% of the figures fall when the test users are drawn anew; "
+        "differences are judged user by user, so they can be clear where lines overlap. Another "
+        "training seed would move every figure a little more."
     )
     return " ".join(said)
 
@@ -98,7 +98,7 @@ def chain(found: Findings) -> str:
 def losses(found: Findings) -> str:
     """How the loss parts moved."""
     parts = found.curves["dimerec"].losses
-    moved = [f"{name} from {v[0]:.2f} to {v[-1]:.2f}" for name, v in parts.items()]
+    moved = [f"L_{name} from {v[0]:.2f} to {v[-1]:.2f}" for name, v in parts.items()]
     return (
         f"{_and(moved)}. L_gem pulls the closest interest to the next film, L_recon the denoised "
         "vector to that film's, and L_ssm ranks the film above others."
@@ -107,12 +107,16 @@ def losses(found: Findings) -> str:
 
 def best_step(demo: Demo) -> str:
     """Which weights were kept."""
-    kept = [f"{r.label} at step {r.run.best_step:,}" for r in demo.rows if r.learned]
-    late = [r.label for r in demo.rows if r.learned and r.run.best_step == r.run.steps]
-    told = f"The best weights on the validation users are kept: {_and(kept)}."
+    learned = [r for r in demo.rows if r.learned]
+    late = [r.label for r in learned if r.run.best_step == r.run.steps]
+    told = "The weights that ranked the validation users best are kept: "
+    if len(late) == len(learned):
+        return told + "for every model those of the last step, so none had stopped improving."
+    kept = [f"{r.label} at step {r.run.best_step:,}" for r in learned]
+    told += f"{_and(kept)}."
     if late:
-        verb = "was" if len(late) == 1 else "were"
-        told += f" {_and(late)} {verb} still improving when the budget ended."
+        verb = "had" if len(late) > 1 else "has"
+        told += f" {_and(late)} {verb} not stopped improving."
     return told
 
 
