@@ -143,17 +143,20 @@ def test_what_is_said_of_the_diffusion_follows_from_the_numbers(
 
 
 def test_the_lead_names_the_highest(demo: Demo):
-    def lead(best: int) -> str:
+    def lead(best: int, gap: Interval) -> str:
         rows = []
         for i, row in enumerate(demo.rows):
             values = {**row.evaluation.metrics, "hr@20": 0.5 if i == best else 0.25}
-            rows.append(replace(row, evaluation=replace(row.evaluation, metrics=values)))
+            evaluation = replace(row.evaluation, metrics=values)
+            rows.append(replace(row, evaluation=evaluation, gap=gap))
         return text.lead(replace(demo, rows=rows))
 
-    assert text.percent(0.5) in lead(0) and "the highest" in lead(0)
-    assert lead(2).endswith(
-        "The highest figure is SASRec's, " + text.percent(0.5) + "."
-    ) and text.percent(0.25) in lead(2)
+    close, clear = Interval(0.25, -0.1, 0.6), Interval(0.25, 0.2, 0.3)
+    assert text.percent(0.5) in lead(0, close) and lead(0, close).endswith("in this comparison.")
+    told = lead(2, close)
+    assert text.percent(0.25) in told and text.percent(0.5) in told
+    assert told.endswith("is that of SASRec, too close to be told apart.")
+    assert lead(2, clear).endswith("is that of SASRec.")
 
 
 def test_what_is_said_of_steps_and_chains(found: Findings):

@@ -138,4 +138,5 @@ def _lists(shown: "Showcase") -> None:
 
 
 def _film(item: "Shown") -> str:
-    return f"{'✓ ' if item.hit else ''}{item.title}\n{', '.join(item.categories)}"
+    genres = ", ".join(item.categories)
+    return f"{'✓ ' if item.hit else ''}{item.title}\n   {genres}"

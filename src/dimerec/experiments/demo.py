@@ -64,7 +64,7 @@ class Settings(Struct, frozen=True):
         "length=50",
         "options.softmax.temperature=0.15",
         "negatives.kind=none",
-        "training.max_steps=1200",
+        "training.max_steps=1000",
         "training.batch_size=16",
         "training.learning_rate=0.004",
         "training.validate_every=100",
@@ -155,7 +155,7 @@ class Demo:
             f"against all {whole.items:,}, seen ones {'hidden' if card.hide_seen else 'kept'}. "
             f"Every learned model has {steps:,} steps of {size} windows and keeps the weights that "
             f"ranked the validation users best; seed {self.seed} for training and for noise, one "
-            "run each."
+            "run each. The settings were chosen on the validation users alone."
         )
 
     def document(self) -> dict[str, Any]:

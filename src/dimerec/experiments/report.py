@@ -152,12 +152,12 @@ def _header(demo: Demo) -> str:
 
 def _comparison(page: _Page, demo: Demo) -> str:
     columns = {**COLUMNS, "coverage@20": "Coverage@20"}
-    best = {m: max(r.metrics[m] for r in demo.rows) for m in columns}
+    best = {m: max(r.metrics[m] for r in demo.rows) for m in COLUMNS}
     head = "".join(f"<th>{name}</th>" for name in columns.values())
     body = []
     for row in demo.rows:
         cells = "".join(
-            f"<td{' class=best' * (row.metrics[m] == best[m])}>{100 * row.metrics[m]:.1f}</td>"
+            f"<td{' class=best' * (row.metrics[m] == best.get(m))}>{100 * row.metrics[m]:.1f}</td>"
             for m in columns
         )
         colour = plots.MODELS.get(row.recipe, plots.GREY)

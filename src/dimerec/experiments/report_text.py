@@ -29,7 +29,8 @@ def lead(demo: Demo) -> str:
     )
     if best is first:
         return told + ", the highest figure in this comparison."
-    return told + f". The highest figure is {best.label}'s, {percent(best.metrics[METRIC])}."
+    told += f". The highest figure, {percent(best.metrics[METRIC])}, is that of {best.label}"
+    return told + ("." if best.gap.is_clear else ", too close to be told apart.")
 
 
 def ranking(demo: Demo) -> str:
