@@ -40,7 +40,7 @@ def make_dataset(path: Path, seed: int = 0, validation: int = 10) -> Dataset:
 def make_config(**training: object) -> RunConfig:
     """Forty steps of the tiny model, validated every ten."""
     plain = {
-        "model": "tiny",
+        "model": "toy",
         "length": 8,
         "options": {"width": 8},
         "negatives": {"kind": "uniform", "number": 5},

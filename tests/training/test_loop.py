@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_is_named(dataset: Dataset, tmp_path: Path) ->
     out = tmp_path / "run"
     whole = train(dataset, make_config(), tmp_path / "whole", progress=False)
     config = make_config(learning_rate=0.05)
-    config = with_model(config, "tiny", width=8, explode_below=4.0)
+    config = with_model(config, "toy", width=8, explode_below=4.0)
     with pytest.raises(TrainingDiverged) as caught:
         train(dataset, config, out, progress=False)
     message = str(caught.value)
@@ -278,7 +278,7 @@ def test_without_validation_queries_the_last_weights_count(
 def test_bfloat16_runs_the_forward_pass_narrow_and_keeps_wide_weights(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = plugins.load("dimerec.models", "tiny")
+    module = plugins.load("dimerec.models", "toy")
     kinds: set[torch.dtype] = set()
     states = module.Model._states
 
