@@ -125,6 +125,7 @@ def test_one_failure_does_not_lose_the_rest(tmp_path: Path) -> None:
     assert [r.label for r in runner.current(plan, tmp_path / "toy.jsonl")] == ["Popularity"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_and_started_again_it_ends_in_the_same_table(
     done: Done, tmp_path: Path, how: signal.Signals
