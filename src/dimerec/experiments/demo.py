@@ -46,6 +46,10 @@ LABELS = {
 class Settings(Struct, frozen=True):
     """What the demo trains and how it scores; the defaults are `dimerec demo`.
 
+    Every position of users never seen in training is scored: 61 users, but 6,296 queries, so that
+    a paired difference of close models has a 95 % interval of about ± 0.7 points of HR@20. One
+    query each of all 610 users (leave-one-out) leave about ± 1.3.
+
     Attributes:
         source, protocol, positions: data, split and scored positions.
         min_item_events: rarer items are left out, so that each can be learned.

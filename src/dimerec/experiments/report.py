@@ -116,6 +116,7 @@ def _formula(words: str) -> str:
     """Escaped text, its formulas set as such."""
     said = escape(words)
     for plain, marked in (
+        ("x_t = 0", "x_t&nbsp;=&nbsp;0"),
         ("x_t", "x<sub>t</sub>"),
         ("L_gem", "L<sub>gem</sub>"),
         ("L_recon", "L<sub>recon</sub>"),
@@ -255,8 +256,9 @@ def _learning(page: _Page, demo: Demo, found: Findings) -> str:
 def _card(demo: Demo) -> str:
     pairs = "".join(f"<dt>{escape(k)}</dt><dd>{_formula(v)}</dd>" for k, v in text.card(demo))
     rows = "".join(
-        f"<tr><td>{_formula(r.label)}</td><td>{r.run.steps or '–'}</td>"
-        f"<td>{r.run.parameters:,}</td><td>{r.run.targets:,}</td><td>{r.run.cpu_seconds:.1f} s</td>"
+        f"<tr><td>{_formula(r.label)}</td><td>{f'{r.run.steps:,}' if r.learned else '–'}</td>"
+        f"<td>{f'{r.run.parameters:,}' if r.learned else '–'}</td>"
+        f"<td>{r.run.targets:,}</td><td>{r.run.cpu_seconds:.1f} s</td>"
         f"<td><code>{r.run.digest[:10]}</code></td></tr>"
         for r in demo.rows
     )

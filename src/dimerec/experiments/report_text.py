@@ -41,9 +41,9 @@ def ranking(demo: Demo) -> str:
     open_ = [r.label for r in others if not r.gap.is_clear]
     said = []
     if above:
-        said.append(f"Clearly better than {first.label}: {_and(above)}.")
+        said.append(f"Better than {first.label} on these test users: {_and(above)}.")
     if below:
-        said.append(f"Clearly worse than {first.label}: {_and(below)}.")
+        said.append(f"Worse than {first.label}: {_and(below)}.")
     if open_:
         verb = "is" if len(open_) == 1 else "are"
         said.append(
@@ -51,8 +51,8 @@ def ranking(demo: Demo) -> str:
         )
     said.append(
         "Lines show where 95\u00a0% of the figures fall when the test users are drawn anew; "
-        "differences are judged user by user, so they can be clear where lines overlap. Another "
-        "training seed would move every figure a little more."
+        "differences are judged user by user, so they can be clear where lines overlap. What "
+        "another training seed would change is not in the lines: try --seed 1."
     )
     return " ".join(said)
 
@@ -70,8 +70,11 @@ def diffusion(demo: Demo) -> str:
             "that could be measured in hit rate."
         )
     if none.gap.value < 0:
-        return told + "Here the diffusion helps."
-    return told + "Here the model is better off without the diffusion."
+        return told + "On these test users, with this one training seed, the diffusion helps."
+    return told + (
+        "On these test users, with this one training seed, the model is better off without the "
+        "diffusion."
+    )
 
 
 def steps(found: Findings) -> str:
