@@ -50,9 +50,9 @@ def normal(seed: int, keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """
     n = math.prod(shape)
     first, second = (np.uint64(w) for w in divmod(key(seed, "normal"), 2**64))
-    state = _mix(_mix(np.asarray(keys, np.uint64) ^ first) + second)
-    counters = np.arange(1, (n + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
-    words = _mix(state[:, None] + counters)  # [B, n/2]: one word makes two normals
+    state = mix(mix(np.asarray(keys, np.uint64) ^ first) + second)
+    counters = np.arange(1, (n + 1) // 2 + 1, dtype=np.uint64) * GOLDEN
+    words = mix(state[:, None] + counters)  # [B, n/2]: one word makes two normals
     high = (words >> np.uint64(32)).astype(np.float32)
     low = words.astype(np.uint32).astype(np.float32)
     radius = np.sqrt(np.float32(-2) * np.log((high + np.float32(0.5)) * np.float32(2**-32)))
@@ -64,11 +64,11 @@ def normal(seed: int, keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(flat[:, :n]).reshape(len(state), *shape)
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (a bijection of 64 bits), elementwise, in place on `x`."""
+def mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (a bijection of 64 bits), elementwise on uint64, in place."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x ^= x >> np.uint64(shift)
         x *= np.uint64(factor)

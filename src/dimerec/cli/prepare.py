@@ -147,7 +147,7 @@ def _read(
             name,
             columns=_columns(columns),
             where=where,
-            duplicates=duplicates or "keep",  # type: ignore[arg-type]
+            duplicates=duplicates or "keep",
         )
         return _Read(log)
     if not any(source.name == name for source in sources.all()):
@@ -164,7 +164,7 @@ def _read(
         name,
         place,
         where=where or None,
-        duplicates=duplicates,  # type: ignore[arg-type]
+        duplicates=duplicates,
     )
     return _Read(loaded.log, loaded.items, loaded.split)
 

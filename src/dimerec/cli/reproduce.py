@@ -19,7 +19,7 @@ def reproduce(
     ] = Path("results"),
     work: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Prepared data and run folders.")
-    ] = Path("work"),
+    ] = Path("runs/experiments"),
     show: Annotated[
         bool, typer.Option("--show", help="Run nothing: show what the result files hold.")
     ] = False,

@@ -4,7 +4,7 @@ import numpy as np
 
 from dimerec.data.dataset import Dataset
 from dimerec.data.findings import Finding, Level, positions, rows, same_user
-from dimerec.data.queries import mix
+from dimerec.data.queries import hashed
 from dimerec.data.splits import times_are_positions
 from dimerec.errors import DataError
 
@@ -69,11 +69,11 @@ def duplicates(dataset: Dataset) -> Finding:
     n = np.diff(dataset.offsets)
     at = positions(dataset)
     evaluated = dataset.train_end < n
-    keys = mix(dataset.items.astype(np.uint64) + mix(at.astype(np.uint64)))
+    keys = hashed(dataset.items.astype(np.uint64) + hashed(at.astype(np.uint64)))
     twins = _twins(dataset, keys, at, evaluated)
     copies = np.zeros(len(n), bool)
     if not times_are_positions(dataset.offsets, dataset.times):
-        timed = mix(keys + mix(dataset.times.astype(np.uint64)))
+        timed = hashed(keys + hashed(dataset.times.astype(np.uint64)))
         copies = _twins(dataset, timed, at, evaluated) & (n >= 3)
     varied = _distinct(dataset) >= DISTINCT
     long, alike, same = (int(x.sum()) for x in (evaluated & varied, twins & varied, copies))

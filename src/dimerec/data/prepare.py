@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -62,7 +62,7 @@ def prepare(
             "cannot be dropped: give 1 (drops none) or more"
         )
     if isinstance(protocol, str):
-        protocol = splits.Protocol(name=protocol, seed=seed)  # type: ignore[arg-type]
+        protocol = splits.Protocol(name=cast("splits.Name", protocol), seed=seed)
     user_ids, user_codes = _codes(log.frame["user"])
     item_ids, item_codes = _codes(log.frame["item"])
     kept, filters = _thinned(log, user_codes, item_codes, min_user_events, min_item_events, iterate)

@@ -24,11 +24,7 @@ def queries(dataset: Dataset) -> Finding:
 
 def repeats(dataset: Dataset) -> Finding:
     """Warns when more than 1 % of the events repeat the user's event before."""
-    again = (np.diff(dataset.items) == 0) & same_user(dataset)
-    share = float(again.sum() / len(dataset.items))
-    numbers = {"events": int(again.sum()), "share": share}
-    message = f"{share:.1%} of the events repeat the item just before"
-    return Finding("warn" if share > 0.01 else "ok", "repeats", numbers, message)
+    return _same_as_before(dataset, "repeats", dataset.items, "repeat the item just before")
 
 
 def cold(dataset: Dataset) -> Finding:
@@ -74,11 +70,17 @@ def drift(dataset: Dataset) -> Finding:
 
 def ties(dataset: Dataset) -> Finding:
     """Warns when more than 1 % of the events share their time with the user's event before."""
-    tied = (np.diff(dataset.times) == 0) & same_user(dataset)
-    share = float(tied.sum() / len(dataset.times))
-    numbers = {"events": int(tied.sum()), "share": share}
-    message = f"{share:.1%} of the events have the time of the one before: their order is arrival"
-    return Finding("warn" if share > 0.01 else "ok", "ties", numbers, message)
+    what = "have the time of the one before: their order is arrival"
+    return _same_as_before(dataset, "ties", dataset.times, what)
+
+
+def _same_as_before(dataset: Dataset, name: str, values: np.ndarray, what: str) -> Finding:
+    same = (np.diff(values) == 0) & same_user(dataset)
+    share = float(same.sum() / len(values))
+    numbers = {"events": int(same.sum()), "share": share}
+    return Finding(
+        "warn" if share > 0.01 else "ok", name, numbers, f"{share:.1%} of the events {what}"
+    )
 
 
 def bots(dataset: Dataset) -> Finding:

@@ -6,6 +6,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
+from dimerec.randomness import GOLDEN, mix
 from dimerec.vocabulary import PADDING, Vocabulary
 
 
@@ -66,7 +67,7 @@ class Queries:
         distinct, inverse = np.unique(self.rows, return_inverse=True)
         ids = self._vocabulary.ids((distinct + 1).tolist())
         hashes = np.fromiter((_hash(i) for i in ids), np.uint64, len(ids))
-        return mix(hashes[inverse] + mix(self.positions.astype(np.uint64)))
+        return hashed(hashes[inverse] + hashed(self.positions.astype(np.uint64)))
 
 
 def _hash(id: int | str) -> int:
@@ -74,9 +75,6 @@ def _hash(id: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def mix(x: np.ndarray) -> np.ndarray:
+def hashed(x: np.ndarray) -> np.ndarray:
     """SplitMix64, elementwise on uint64: one step of the generator from state `x`."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return mix(x + GOLDEN)

@@ -248,7 +248,7 @@ def _open(path: Path) -> BufferedIOBase:
     if start == b"\x28\xb5\x2f\xfd":
         import pyarrow as pa
 
-        return BufferedReader(pa.input_stream(path, compression="zstd"))  # type: ignore[arg-type]
+        return BufferedReader(pa.input_stream(path, compression="zstd"))
     return path.open("rb")
 
 

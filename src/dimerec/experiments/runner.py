@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -144,6 +145,11 @@ def prepared(plan: Plan, work: Path) -> Path:
     return path
 
 
+def ranks_folder(work: Path, mark: str, label: str) -> Path:
+    """Where the evaluation of a row lies, query by query, for tests that pair them."""
+    return work / "runs" / mark / "evaluations" / re.sub(r"\W+", "-", label).strip("-")
+
+
 def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[Result]:
     """Train one configuration with one seed and score all its rows on the test split."""
     import torch
@@ -187,10 +193,12 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
             hide_seen=plan.data.hide_seen,
             seed=seed,
         )
+        name = label if not options else f"{run.label}, {label}"
+        scored.write(ranks_folder(work, mark, name))
         rows.append(
             Result(
                 fingerprint=mark,
-                label=label if not options else f"{run.label}, {label}",
+                label=name,
                 seed=seed,
                 metrics=scored.metrics,
                 validation=done.validation,

@@ -4,8 +4,9 @@ import csv
 import gzip
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 
@@ -72,11 +73,11 @@ def records(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     with path.open("rb") as f:
         packed = f.read(2) == b"\x1f\x8b"
     with gzip.open(path) if packed else path.open("rb") as f:
-        yield f  # type: ignore[misc]
+        yield f
 
 
 def _fault(
