@@ -14,6 +14,7 @@ TREE = {
     "ServingError": "DimeRecError",
     "Overloaded": "ServingError",
     "DeadlineExceeded": "ServingError",
+    "StoreUnavailable": "ServingError",
 }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DimeRecError,
         Overloaded,
         ServingError,
+        StoreUnavailable,
         TrainingDiverged,
     )
     from dimerec.evaluation.evaluator import evaluate
@@ -42,6 +43,7 @@ __all__ = [
     "Recommender",
     "RunConfig",
     "ServingError",
+    "StoreUnavailable",
     "TrainingDiverged",
     "evaluate",
     "load_config",

@@ -31,3 +31,7 @@ class Overloaded(ServingError):
 
 class DeadlineExceeded(ServingError):
     """The request's time ran out before it was computed."""
+
+
+class StoreUnavailable(ServingError):
+    """A store of histories is down, full, corrupt or closed."""
