@@ -107,9 +107,20 @@ class RunConfig(Struct, frozen=True):
     training: TrainingConfig = TrainingConfig()
 
     def model_config(self) -> Any:
-        """The model's `Config` struct made of `options`; ConfigError names field and range."""
+        """The model's `Config` struct made of `options`; ConfigError names field and range.
+
+        A `Config`, or its `softmax`, may say by a property `needs_negatives` that its loss is made
+        of sampled negatives; `negatives.kind = "none"` is refused then.
+        """
         module = plugins.load("dimerec.models", self.model)
-        return convert(self.options, module.Config, f"options of {self.model}")
+        options = convert(self.options, module.Config, f"options of {self.model}")
+        needs = getattr(getattr(options, "softmax", None), "needs_negatives", False)
+        if self.negatives.kind == "none" and getattr(options, "needs_negatives", needs):
+            raise ConfigError(
+                f"options of {self.model}: the loss is made of sampled negatives: set "
+                'negatives.kind to "uniform", "log-uniform" or "in-batch"'
+            )
+        return options
 
     @property
     def fingerprint(self) -> str:

@@ -8,15 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from torch import Tensor
 
 from dimerec import bundle, config, plugins, randomness
 from dimerec.batch import SequenceBatch
-from dimerec.config import RunConfig
+from dimerec.config import NegativesConfig, RunConfig
+from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, CountingModel, SequentialModel
 from dimerec.vocabulary import Item, Vocabulary
 
 V, L, USERS = 40, 6, 8
+EVERYTHING = torch.arange(1, V)  # as shared negatives
 COUNTS = torch.tensor([0.0] + [float(1 + n % 5) for n in range(1, V)])
 
 
@@ -43,6 +46,16 @@ def build(case: str, seed: int = 0, observe: bool = True) -> SequentialModel:
         model.observe(users(model))
         model.finish()
     return model
+
+
+def needs_negatives(case: str) -> bool:
+    """Whether the case's loss says that it cannot do without negatives."""
+    try:
+        structs.replace(CASES[case], negatives=NegativesConfig()).model_config()
+    except ConfigError as e:
+        assert "negatives.kind" in str(e)
+        return True
+    return False
 
 
 def users(model: SequentialModel, negatives: Tensor | None = None) -> SequenceBatch:
@@ -149,6 +162,10 @@ def test_losses_and_gradients_are_finite(case: str, negatives: str) -> None:
         "shared": torch.randint(1, V, (5,), generator=rng),
         "private": torch.randint(0, V, (USERS, L, 5), generator=rng),
     }[negatives]
+    if negatives == "none" and needs_negatives(case):
+        with pytest.raises(ConfigError, match=r"negatives\.kind"):
+            model.loss(users(model), torch.Generator())
+        return
     losses = model.train().loss(users(model, drawn), torch.Generator().manual_seed(1))
     assert set(losses.parts) == set(losses.weights)
     losses.total.backward()
@@ -163,11 +180,11 @@ def test_the_loss_draws_from_its_generator_alone(case: str) -> None:
     model = build(case, observe=False)
     if isinstance(model, CountingModel):
         return
-    values = []
+    values, batch = [], users(model, EVERYTHING if needs_negatives(case) else None)
     for unrelated in (1, 2):
         with torch.random.fork_rng():
             torch.manual_seed(unrelated)
-            losses = model.train().loss(users(model), torch.Generator().manual_seed(3))
+            losses = model.train().loss(batch, torch.Generator().manual_seed(3))
             values.append(float(losses.total.detach()))
     assert values[0] == values[1]
 
@@ -175,7 +192,7 @@ def test_the_loss_draws_from_its_generator_alone(case: str) -> None:
 @every_model
 def test_eight_users_are_learned_by_heart(case: str) -> None:
     model = build(case)
-    batch = users(model)
+    batch = users(model, EVERYTHING if needs_negatives(case) else None)
     if not isinstance(model, CountingModel):
         batch.targets[:, :-1] = 0
     truth = batch.targets[:, -1]

@@ -187,7 +187,8 @@ class Model(SequentialModel):
         x = self.space.diffuse(x0, t, noise) + F.embedding(t, self.step())
         z = inject(self.embed(history, rng), x, draws, self.config.uncertainty)
         predicted = self.approximator(z, history, rng).unsqueeze(1)
-        return LossParts({"softmax": softmax_loss(candidates, predicted)}, {"softmax": 1.0})
+        name = self.config.softmax.loss
+        return LossParts({name: softmax_loss(candidates, predicted)}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         """Rows of noise: the chain's, then one a position for lambda, the last position's last."""

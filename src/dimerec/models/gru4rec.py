@@ -50,7 +50,7 @@ class Config(Struct, frozen=True):
         bias: one number an item is added to its logit. It takes one more column of the vectors.
         dropout_embedding: rate on the input vectors while training.
         dropout_hidden: rate on every layer's states while training.
-        loss: "cross-entropy" or "bpr-max".
+        loss: "cross-entropy" (or, in its place, what `softmax.loss` says) or "bpr-max".
         softmax: see its struct. BPR-max weighs its negatives by this softmax.
         samples: negatives of the model's own, shared by the batch, beside those of `[negatives]`
             ("in-batch" is the published company); 0 leaves it to those alone.
@@ -75,6 +75,16 @@ class Config(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.bias and self.softmax.unit:
             raise ValueError("bias = true needs softmax.unit = false: a cosine has no bias")
+        if self.loss == "bpr-max" and self.softmax.loss != "softmax":
+            raise ValueError(
+                f'loss = "bpr-max" weighs negatives by a softmax: softmax.loss = '
+                f'"{self.softmax.loss}" needs loss = "cross-entropy"'
+            )
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether the loss is made of negatives that `[negatives]` alone can give."""
+        return self.softmax.needs_negatives and not self.samples
 
 
 class Model(SequentialModel):
@@ -122,7 +132,9 @@ class Model(SequentialModel):
             loss = softmax_loss(candidates, queries.unsqueeze(1))
         else:
             loss = bpr_max_loss(candidates, queries, config.bpreg, config.elu)
-        return LossParts({config.loss: loss}, {config.loss: 1.0})
+        shared = config.softmax.loss
+        name = config.loss if shared == "softmax" else shared
+        return LossParts({name: loss}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         return self._query(self.states(history)[:, -1:])

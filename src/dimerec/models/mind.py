@@ -76,13 +76,13 @@ class Model(SequentialModel):
         )
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
-        """The softmax loss of what label-aware attention reads at every target."""
-        config = self.config
+        """The loss of what label-aware attention reads at every target."""
+        config, name = self.config, self.config.softmax.loss
         interests, at = self.capsules.train_on(self.items(batch.history), batch)
         queries = self._relu(interests)  # [N, K, d]
         candidates = Candidates.of(batch, at, config.softmax, self.items)
         if config.attention == "hard":
-            return LossParts({"softmax": guidance_loss(candidates, queries)}, {"softmax": 1.0})
+            return LossParts({name: guidance_loss(candidates, queries)}, {name: 1.0})
         count = (batch.history > 0).cumsum(1)[at]  # [N]
         active = opened(count, config.interests)
         if not config.adaptive:
@@ -91,7 +91,7 @@ class Model(SequentialModel):
             queries = F.normalize(queries, dim=-1)
         labels = candidates.positive / config.softmax.temperature
         read = label_aware(queries, labels, active, config.power)
-        return LossParts({"softmax": softmax_loss(candidates, read.unsqueeze(1))}, {"softmax": 1.0})
+        return LossParts({name: softmax_loss(candidates, read.unsqueeze(1))}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         return self._relu(self.capsules(self.items(history), history))

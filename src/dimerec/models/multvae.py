@@ -61,6 +61,10 @@ class Config(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.softmax.unit:
             raise ValueError("softmax.unit must be false: item vectors hold a bias")
+        if self.predict == "window" and self.softmax.loss != "softmax":
+            raise ValueError(
+                f'predict = "window" is a softmax over all items, not "{self.softmax.loss}"'
+            )
 
 
 class Model(SequentialModel):
@@ -111,8 +115,9 @@ class Model(SequentialModel):
             likelihood, kl = self._continue(batch, rng)
         if kl.requires_grad:  # a loss that is only looked at is no step
             kl.register_hook(self._count)
-        parts = {"multinomial": -likelihood, "kl": kl}
-        return LossParts(parts, {"multinomial": 1.0, "kl": self.beta})
+        loss = self.config.softmax.loss
+        name = "multinomial" if loss == "softmax" else loss
+        return LossParts({name: -likelihood, "kl": kl}, {name: 1.0, "kl": self.beta})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         mean, _ = self.posterior(self.bags(history)[:, -1:])

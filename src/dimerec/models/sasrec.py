@@ -47,9 +47,8 @@ class Model(SequentialModel):
         at = batch.targets > 0
         states = self.transformer(self.items(batch.history), batch.history, rng)[at]
         candidates = Candidates.of(batch, at, self.config.softmax, self.items)
-        return LossParts(
-            {"softmax": softmax_loss(candidates, states.unsqueeze(1))}, {"softmax": 1.0}
-        )
+        name = self.config.softmax.loss
+        return LossParts({name: softmax_loss(candidates, states.unsqueeze(1))}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         return self.transformer(self.items(history), history)[:, -1:]

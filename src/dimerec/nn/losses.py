@@ -1,4 +1,8 @@
-"""Softmax losses over items, full or sampled, and the paper's three terms."""
+"""Losses over items, the paper's three terms among them.
+
+`softmax_loss` and `guidance_loss` are the full or the sampled softmax by default, and whatever
+else `SoftmaxConfig.loss` says: every model with item logits has every loss through them.
+"""
 
 import math
 from typing import Annotated, Literal
@@ -11,22 +15,41 @@ from torch import Tensor
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
+from dimerec.errors import ConfigError
+from dimerec.nn import pairwise
 from dimerec.nn.embeddings import ItemEmbedding
 
 
 class SoftmaxConfig(Struct, frozen=True):
-    """How item logits are made and corrected.
+    """How item logits are made and corrected, and which loss they go into.
 
     Attributes:
         unit: logits between unit vectors (cosines) instead of raw inner products.
         temperature: logits are divided by it.
         logq: subtract log(M q_i) from the logit of a negative i drawn with probability q_i, which
-            makes the sampled partition function an unbiased estimate of the full one.
+            makes the sampled partition function an unbiased estimate of the full one. The
+            softmax's alone.
+        loss: "softmax" over the target and the negatives, or over all items where there are none;
+            "bce", "gbce" and "bpr" need negatives (see `dimerec.nn.pairwise`).
+        calibration: t of gBCE: 0 is BCE, 1 calibrates probabilities for uniform negatives.
     """
 
     unit: bool = False
     temperature: Annotated[float, Meta(gt=0.0)] = 1.0
     logq: bool = False
+    loss: Literal["softmax", "bce", "gbce", "bpr"] = "softmax"
+    calibration: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.75
+
+    def __post_init__(self) -> None:
+        if self.logq and self.needs_negatives:
+            raise ValueError(
+                f'logq = true corrects the softmax: loss = "{self.loss}" needs logq = false'
+            )
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether the loss is made of sampled negatives."""
+        return self.loss != "softmax"
 
 
 class Candidates:
@@ -37,6 +60,9 @@ class Candidates:
         targets: int64 `[N]`, none of them padding.
         negatives: int64 `[M]` shared or `[N, M]` private; empty for the full softmax.
         log_q: float `[M]` or `[N, M]`, log-probability of one draw.
+
+    Raises:
+        ConfigError: the loss needs negatives, and there are none.
     """
 
     def __init__(
@@ -49,7 +75,15 @@ class Candidates:
     ) -> None:
         self.config, self.targets = config, targets
         self.kind = _kind(negatives)
+        self.size = items.size
+        self.draws = negatives.shape[-1]  # M
+        self.count: Tensor | None = None  # draws of each column, where columns are merged
         if self.kind == "full":
+            if config.needs_negatives:
+                raise ConfigError(
+                    f'options.softmax.loss = "{config.loss}" compares with sampled negatives: '
+                    'set negatives.kind to one that draws them, or the loss to "softmax"'
+                )
             self.others = items.table()  # [V, d]
             self.positive = F.embedding(targets, self.others)
             return
@@ -58,6 +92,7 @@ class Candidates:
         )
         if self.kind == "shared":  # draws of the same item share one column, heavier by log(count)
             negatives, inverse, count = negatives.unique(return_inverse=True, return_counts=True)
+            self.count = count
             merged = log_q.new_zeros(len(negatives))
             correction = merged.scatter(0, inverse, correction) - count.log()
             column = torch.searchsorted(negatives, targets).clamp_max(len(negatives) - 1)
@@ -78,28 +113,47 @@ class Candidates:
         negatives, log_q = (x[at] if private else x for x in (batch.negatives, batch.log_q))
         return cls(config, items, batch.targets[at], negatives, log_q)
 
+    def losses(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
+        """What every query costs by the configured loss."""
+        if self.config.loss == "softmax":
+            return -self.log_likelihood(queries)
+        positive, others = self._logits(queries)
+        flat = positive.flatten(), others.flatten(0, 1)
+        weight = None if self.count is None else self.count.to(others.dtype)
+        if self.config.loss == "bpr":
+            return pairwise.bpr(*flat, weight, self.draws).view_as(positive)
+        calibration = self.config.calibration if self.config.loss == "gbce" else 0.0
+        beta = pairwise.gbce_beta(calibration, self.draws, self.size)
+        return pairwise.bce(*flat, weight, self.draws, beta).view_as(positive)
+
     def log_likelihood(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
         """log p(target | query) of every query, by the full or the sampled softmax."""
+        positive, others = self._logits(queries)
+        if self.kind == "private":
+            others = others - self.correction.unsqueeze(1)
+        elif self.kind == "shared":
+            others = others - self.correction
+        return -F.softplus(others.logsumexp(-1) - positive)
+
+    def _logits(
+        self, queries: Float[Tensor, "N Q d"]
+    ) -> tuple[Float[Tensor, "N Q"], Float[Tensor, "N Q C"]]:
+        """Logits of the targets and of all other candidates; -inf where one is masked."""
         if self.config.unit:
             queries = F.normalize(queries, dim=-1)
         queries = queries / self.config.temperature
-        positive = (queries * self.positive.unsqueeze(1)).sum(-1)  # [N, Q]
-        return -F.softplus(self._rest(queries) - positive)
-
-    def _rest(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
-        """log of the summed exponentials of all candidates but the target."""
+        positive = (queries * self.positive.unsqueeze(1)).sum(-1)
         if self.kind == "private":
-            other = queries @ self.others.transpose(1, 2) - self.correction.unsqueeze(1)
-            other = other.masked_fill(self.masked.unsqueeze(1), -torch.inf)  # [N, Q, M]
-        elif self.kind == "shared":
-            other = queries @ self.others.T - self.correction
+            others = queries @ self.others.transpose(1, 2)
+            return positive, others.masked_fill(self.masked.unsqueeze(1), -torch.inf)
+        others = queries @ self.others.T
+        if self.kind == "shared":
             row, column = self.hits
-            other[row, :, column] = -torch.inf
+            others[row, :, column] = -torch.inf
         else:
-            other = queries @ self.others.T  # [N, Q, V]
-            other[:, :, 0] = -torch.inf
-            other[torch.arange(len(other), device=other.device), :, self.targets] = -torch.inf
-        return other.logsumexp(-1)
+            others[:, :, 0] = -torch.inf
+            others[torch.arange(len(others), device=others.device), :, self.targets] = -torch.inf
+        return positive, others
 
 
 def _kind(negatives: Tensor) -> Literal["full", "shared", "private"]:
@@ -109,14 +163,15 @@ def _kind(negatives: Tensor) -> Literal["full", "shared", "private"]:
 
 
 def guidance_loss(candidates: Candidates, guidance: Float[Tensor, "N K d"]) -> Float[Tensor, ""]:
-    """L_gem: the softmax loss of the interest closest to the target.
+    """L_gem: the loss of the interest closest to the target, whichever `SoftmaxConfig` names; the
+    negatives too are compared with that interest alone.
 
     Implements: Eqs. 18-19
     """
     if candidates.config.unit:
         guidance = F.normalize(guidance, dim=-1)
     chosen = closest(guidance, candidates.positive)
-    return -candidates.log_likelihood(chosen.unsqueeze(1)).mean()
+    return candidates.losses(chosen.unsqueeze(1)).mean()
 
 
 def closest(guidance: Float[Tensor, "N K d"], target: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
@@ -137,10 +192,20 @@ def reconstruction_loss(
 
 def softmax_loss(candidates: Candidates, predicted: Float[Tensor, "N S d"]) -> Float[Tensor, ""]:
     """L_ssm: the softmax loss of the predictions; S > 1 samples form a mixture,
-    -log mean_s p(target | x_0-hat_s).
+    -log mean_s p(target | x_0-hat_s). For S = 1 also every other loss of `SoftmaxConfig`.
 
     Implements: Eq. 22
+
+    Raises:
+        ConfigError: S > 1 with a loss that gives no probability to mix.
     """
+    if candidates.config.loss != "softmax":
+        if predicted.shape[1] > 1:
+            raise ConfigError(
+                f'options.softmax.loss = "{candidates.config.loss}" has no mixture of '
+                f'{predicted.shape[1]} samples: use one sample, or the loss "softmax"'
+            )
+        return candidates.losses(predicted).mean()
     likelihood = candidates.log_likelihood(predicted)  # [N, S]
     samples = torch.tensor(float(predicted.shape[1]))
     return -(likelihood.logsumexp(1) - samples.log()).mean()
