@@ -75,6 +75,11 @@ class Config(Struct, frozen=True):
         for name, value in (("steps", self.steps), ("rollout", self.rollout)):
             if value > self.schedule.steps:
                 raise ValueError(f"{name} = {value} must be in 1..T = {self.schedule.steps}")
+        if self.rollout and self.rollout_samples > 1 and self.softmax.loss != "softmax":
+            raise ValueError(
+                f'softmax.loss = "{self.softmax.loss}" has no mixture of samples: '
+                "rollout_samples must be 1"
+            )
 
 
 class Model(SequentialModel):
