@@ -37,6 +37,9 @@ class ScheduleConfig(Struct, frozen=True):
 class NoiseSchedule(nn.Module):
     """`beta` and `alpha_bar`, float32 `[T+1]`; the index is the paper's t, and 0 is noiseless.
 
+    `signal` and `spread` are the square roots of alpha_bar_t and 1 - alpha_bar_t as plain numbers,
+    rounded to float32 as the tensors are: a chain's constants, known before it runs.
+
     Implements: Eqs. 1-3 (DDPM, Ho et al. 2020)
     """
 
@@ -48,7 +51,11 @@ class NoiseSchedule(nn.Module):
         beta = torch.cat([torch.zeros(1, dtype=torch.float64), _betas(config)])
         self.steps = config.steps
         self.register_buffer("beta", beta.float(), persistent=False)
-        self.register_buffer("alpha_bar", torch.cumprod(1 - beta, 0).float(), persistent=False)
+        alpha_bar = torch.cumprod(1 - beta, 0).float()
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self._alpha_bar: list[float] = alpha_bar.tolist()
+        self.signal: list[float] = alpha_bar.sqrt().tolist()
+        self.spread: list[float] = (1 - alpha_bar).sqrt().tolist()
 
     def posterior(self, t: int, s: int) -> tuple[float, float, float]:
         """Coefficients of `q(x_s | x_t, x_0)` for 0 <= s < t <= T.
@@ -58,7 +65,7 @@ class NoiseSchedule(nn.Module):
 
         Implements: Eqs. 8-9
         """
-        abar_t, abar_s = float(self.alpha_bar[t]), float(self.alpha_bar[s])
+        abar_t, abar_s = self._alpha_bar[t], self._alpha_bar[s]
         kept = abar_t / abar_s  # prod of (1 - beta) over (s, t]
         rest = 1 - abar_t
         on_xt = math.sqrt(kept) * (1 - abar_s) / rest

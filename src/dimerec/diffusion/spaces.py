@@ -49,9 +49,9 @@ class Euclidean(NoiseSpace):
 
     def step(self, xt: Tensor, x0: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
         if noise is None:  # DDIM (Song et al. 2021): keep the noise that x_t implies
-            abar_t, abar_s = self.schedule.alpha_bar[t], self.schedule.alpha_bar[s]
-            implied = (xt - abar_t.sqrt() * x0) / (1 - abar_t).sqrt()
-            return abar_s.sqrt() * x0 + (1 - abar_s).sqrt() * implied
+            signal, spread = self.schedule.signal, self.schedule.spread
+            implied = (xt - signal[t] * x0) / spread[t]
+            return signal[s] * x0 + spread[s] * implied
         on_xt, on_x0, variance = self.schedule.posterior(t, s)
         return on_xt * xt + on_x0 * x0 + variance**0.5 * noise
 
@@ -87,16 +87,14 @@ class Sphere(NoiseSpace):
         return F.normalize(x, dim=-1)
 
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return self._at_angle(x0, F.normalize(tangent(x0, noise), dim=-1), t)
+        unit = F.normalize(tangent(x0, noise), dim=-1)
+        abar = self.schedule.alpha_bar[t].unsqueeze(-1)
+        return abar.sqrt() * x0 + (1 - abar).sqrt() * unit
 
     def step(self, xt: Tensor, x0: Tensor, t: int, s: int, noise: Tensor | None) -> Tensor:
         direction = xt if noise is None else noise
         unit = F.normalize(tangent(x0, direction), dim=-1)
-        return self._at_angle(x0, unit, torch.tensor(s, device=x0.device))
-
-    def _at_angle(self, x0: Tensor, unit: Tensor, t: Tensor) -> Tensor:
-        abar = self.schedule.alpha_bar[t].unsqueeze(-1)
-        return abar.sqrt() * x0 + (1 - abar).sqrt() * unit
+        return self.schedule.signal[s] * x0 + self.schedule.spread[s] * unit
 
 
 def tangent(x: Tensor, v: Tensor) -> Tensor:

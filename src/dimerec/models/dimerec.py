@@ -141,7 +141,10 @@ class Model(SequentialModel):
             shape = (config.rollout, len(x0), config.rollout_samples, config.width)
             noise = torch.randn(shape, generator=rng, device=x0.device)
             trace: Trace = []
-            self.chain(guidance, noise, config.rollout, trace)
+            # Not `chain`, which hoists: gradients would be summed up in another order.
+            sample(
+                lambda x, t: self.denoise(x, t, guidance), self.space, noise, config.rollout, trace
+            )
             return [predicted for _, _, predicted in trace]
         t = torch.randint(
             self.first_step, config.schedule.steps + 1, (len(x0),), generator=rng, device=x0.device
@@ -158,7 +161,9 @@ class Model(SequentialModel):
     ) -> Float[Tensor, "N S d"]:
         """x_0-hat of x_t, on the sphere where logits are between unit vectors (Eq. 20)."""
         at = torch.as_tensor(t, device=x.device).expand(x.shape[:2])
-        predicted = self.dam(x, at, guidance)
+        return self._placed(self.dam(x, at, guidance))
+
+    def _placed(self, predicted: Float[Tensor, "N S d"]) -> Float[Tensor, "N S d"]:
         return F.normalize(predicted, dim=-1) if self.config.softmax.unit else predicted
 
     def chain(
@@ -169,7 +174,10 @@ class Model(SequentialModel):
         trace: Trace | None = None,
     ) -> Float[Tensor, "N S d"]:
         """The reverse process guided by `guidance` (Eq. 14, Alg. 2); R rows as the sampler asks."""
-        return sample(lambda x, t: self.denoise(x, t, guidance), self.space, noise, steps, trace)
+        fixed = self.dam.constants(guidance)
+        return sample(
+            lambda x, t: self._placed(self.dam.at(x, t, fixed)), self.space, noise, steps, trace
+        )
 
     def encode(self, history: Tensor, noise: Tensor, trace: Trace | None = None) -> Tensor:
         guidance = self.guide(history)

@@ -1,6 +1,6 @@
 """The conditional denoiser f_theta(x_t, t, g): the network of DAM."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -23,10 +23,29 @@ class DenoiserConfig(Struct, frozen=True):
     hidden: Positive = 256
 
 
+class Constants(NamedTuple):
+    """What stays the same down a chain: the shares of every step, and of the guidance.
+
+    Attributes:
+        on_t: `[T+1, h]`, what each step gives the hidden layer.
+        query_t: `[T+1, d]`, what each step gives the query; None for "mlp".
+        guidance: `[N, K, d]`.
+        on_g: `[N, 1, h]`, what the guidance gives the hidden layer; None for "attention".
+        keys: `[N, d, K]`, the interests' keys; None for "mlp".
+    """
+
+    on_t: Tensor
+    query_t: Tensor | None
+    guidance: Tensor
+    on_g: Tensor | None
+    keys: Tensor | None
+
+
 class Denoiser(nn.Module):
     """x_0-hat from x_t `[N, S, d]` (S samples a history), t `[N, S]` and guidance `[N, K, d]`.
 
-    What depends on t alone is computed once for each of the T + 1 steps, and looked up.
+    What depends on t alone is computed once for each of the T + 1 steps, and looked up; a chain
+    computes it, and what depends on the guidance alone, once for all its steps.
 
     Implements: Eq. 20
     """
@@ -49,11 +68,31 @@ class Denoiser(nn.Module):
     def forward(
         self, x: Float[Tensor, "N S d"], t: Int[Tensor, "N S"], guidance: Float[Tensor, "N K d"]
     ) -> Float[Tensor, "N S d"]:
+        return self.at(x, t, self.constants(guidance))
+
+    def constants(self, guidance: Float[Tensor, "N K d"]) -> Constants:
+        """What `at` needs of the steps and of `guidance`."""
         step = self.step()  # [T+1, d]
-        hidden = self.on_x(x) + F.embedding(t, self.on_t(step))
+        on_t = self.on_t(step)
         if not self.pools:
-            return self.out(F.gelu(hidden + self.on_g(guidance.flatten(1)).unsqueeze(1)))
-        query = self.query_x(x) + F.embedding(t, self.query_t(step))  # [N, S, d]
-        scores = query @ self.key(guidance).transpose(1, 2) / x.shape[-1] ** 0.5  # [N, S, K]
-        pooled = scores.softmax(-1) @ guidance  # [N, S, d]
+            on_g = self.on_g(guidance.flatten(1)).unsqueeze(1)
+            return Constants(on_t, None, guidance, on_g, None)
+        keys = self.key(guidance).transpose(1, 2)
+        return Constants(on_t, self.query_t(step), guidance, None, keys)
+
+    def at(
+        self, x: Float[Tensor, "N S d"], t: int | Int[Tensor, "N S"], fixed: Constants
+    ) -> Float[Tensor, "N S d"]:
+        """x_0-hat of x_t, given what does not change down the chain."""
+        hidden = self.on_x(x) + _row(fixed.on_t, t)
+        if fixed.on_g is not None:
+            return self.out(F.gelu(hidden + fixed.on_g))
+        assert fixed.query_t is not None and fixed.keys is not None
+        query = self.query_x(x) + _row(fixed.query_t, t)  # [N, S, d]
+        scores = query @ fixed.keys / x.shape[-1] ** 0.5  # [N, S, K]
+        pooled = scores.softmax(-1) @ fixed.guidance  # [N, S, d]
         return pooled + self.out(F.gelu(hidden + self.on_g(pooled)))
+
+
+def _row(table: Float[Tensor, "T1 h"], t: int | Int[Tensor, "N S"]) -> Tensor:
+    return table[t] if isinstance(t, int) else F.embedding(t, table)

@@ -28,7 +28,8 @@ class ItemEmbedding(nn.Module):
         """Vectors of `numbers`; zero for padding."""
         if not self.unit:
             return F.embedding(numbers, self.weight, padding_idx=0)
-        if numbers.numel() > self.size:  # cheaper to put the table on the sphere once
+        # Cheaper to put the table on the sphere once; but an exported graph is one path for all B.
+        if not torch.compiler.is_exporting() and numbers.numel() > self.size:
             return F.embedding(numbers, self.table(), padding_idx=0)
         return F.normalize(F.embedding(numbers, self.weight, padding_idx=0), dim=-1)
 
