@@ -46,7 +46,7 @@ def by_hand(recommender: Recommender, history, n, hide_seen) -> Recommendation:
     """The answer by plain Python."""
     table = recommender._model.item_vectors().tolist()
     numbers = {ids(k): k for k in range(1, SIZE)}
-    plain = [int(i) if isinstance(i, str) and i.isdigit() else i for i in history]
+    plain = [int(i) if isinstance(i, str) and i.isdecimal() else i for i in history]
     known = [numbers[i] for i in plain if i in numbers]
     unknown = list(
         dict.fromkeys(h for h, i in zip(history, plain, strict=True) if i not in numbers)

@@ -226,7 +226,8 @@ class Bundle:
     ) -> Recommender:
         """A recommender on a fresh copy of the model; `index` as in `Recommender`."""
         model = self.model(device)
-        return Recommender(model, self.vocabulary, self.counts, self.config.length, index)
+        length, items = self.config.length, self.items
+        return Recommender(model, self.vocabulary, self.counts, length, index, items)
 
     def check(self, recommender: Recommender | None = None) -> None:
         """Ask the golden queries, of `recommender` or of a fresh exact one.

@@ -1,36 +1,70 @@
 """Histories of outside ids in, recommendations of outside ids out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from dimerec import retrieval
+from dimerec.config import Struct
 from dimerec.errors import DataError, ServingError
 from dimerec.model import SequentialModel
 from dimerec.randomness import normal
 from dimerec.retrieval import RetrievalIndex
+from dimerec.retrieval.diversity import diverse
 from dimerec.retrieval.exact import BLOCK, top
-from dimerec.vocabulary import Id, Vocabulary
+from dimerec.retrieval.filters import Allowed, Shelf
+from dimerec.vocabulary import Id, Item, Vocabulary
 
 USERS = 256  # encoded at once
+CANDIDATES = 5  # times n items are found, where n of them are to differ
+_NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+
+class Query(Struct, frozen=True):
+    """One request.
+
+    Attributes:
+        history: item ids, oldest first. Unknown ids are ignored and reported; integer ids may
+            come as text. The last L known items reach the model.
+        n: items wanted, at least 1; more than are allowed is no error.
+        hide_seen: leave out every item of `history`.
+        exclude: ids that must not come.
+        only: ids of which alone the answer may consist; None for all, an empty list for none.
+        categories: names; only items of at least one of them come. Empty for all.
+        diversity: ComiRec's lambda, at least 0, on the scale of the scores: what each pair of
+            items without a common category adds to a list's worth. The list is chosen among the
+            `CANDIDATES` n best. Popular items are not rearranged.
+        seed: of a generative model's noise.
+    """
+
+    history: list[Id]
+    n: Annotated[int, Meta(ge=1)] = 20
+    hide_seen: bool = True
+    exclude: list[Id] = []
+    only: list[Id] | None = None
+    categories: list[str] = []
+    diversity: Annotated[float, Meta(ge=0)] = 0.0
+    seed: int = 0
 
 
 class Recommendation(msgspec.Struct, frozen=True):
-    """The answer to one history.
+    """The answer to one query.
 
     Attributes:
-        items: item ids, best first, distinct.
+        items: item ids, distinct, best first (in the order of choice where diversity was asked).
         scores: their scores. The model's, save that the last `filled` items, and all of them when
             the source is "popularity", carry their number of training events.
         source: "model", or "popularity" when the history holds no known item or the model gave
             nothing usable.
         filled: how many items at the end are popular ones because the model gave too few.
-        unknown: ids of the history that are not in the catalogue, each once; they were ignored.
+        unknown: ids of the query that are not in the catalogue, each once; they were ignored.
     """
 
     items: list[Id]
@@ -38,6 +72,17 @@ class Recommendation(msgspec.Struct, frozen=True):
     source: Literal["model", "popularity"]
     filled: int = 0
     unknown: list[Id] = []
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A query in numbers. known `[h]`, hidden `[x]`: int64; fetch: items asked of the index."""
+
+    known: np.ndarray
+    hidden: np.ndarray
+    allowed: Allowed | None
+    unknown: list[Id]
+    fetch: int
 
 
 class Recommender:
@@ -50,6 +95,7 @@ class Recommender:
         counts: Tensor,
         length: int,
         index: RetrievalIndex | None = None,
+        items: Sequence[Item] = (),
     ) -> None:
         """
         Args:
@@ -58,13 +104,14 @@ class Recommender:
             length: L, the longest history the model is given.
             index: of the model's item vectors; by default the one that fits their number. Not
                 used for a counting model.
+            items: V - 1 titles and categories in number order; without them no categories are
+                known.
 
         Raises:
-            DataError: counts or item vectors do not fit the vocabulary.
+            DataError: counts, items or item vectors do not fit the vocabulary.
         """
         self._model = model.eval()
         self._vocabulary = vocabulary
-        self._counts = torch.as_tensor(counts, dtype=torch.float32).cpu()
         self._length = length
         self._index = index if model.has_vectors else None
         self._device = next(chain(model.parameters(), model.buffers()), torch.zeros(0)).device
@@ -72,12 +119,14 @@ class Recommender:
             with torch.inference_mode():
                 vectors = model.item_vectors().float().cpu().numpy()
             self._index = retrieval.index(vectors)
-        sizes = {"vocabulary": vocabulary.size, "counts": len(self._counts)}
+        table = torch.as_tensor(counts, dtype=torch.float32).cpu().numpy()
+        sizes = {"vocabulary": vocabulary.size, "counts": len(table)}
         if self._index is not None:
             sizes["item vectors"] = len(self._index.vectors)
         if len(set(sizes.values())) > 1:
             rows = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise DataError(f"these must have one row an item and one for padding: {rows}")
+        self._shelf = Shelf(table, items)
 
     def recommend(
         self,
@@ -89,59 +138,74 @@ class Recommender:
     ) -> list[Recommendation]:
         """The n best items for each history (fewer when the catalogue has no more).
 
-        The answer to a history is a function of (history, seed) alone, whatever else is in the
-        batch, up to the rounding of matrix products.
-
-        Args:
-            histories: item ids of each user, oldest first. Unknown ids are ignored and reported;
-                integer ids may come as text. The last L known items reach the model.
-            n: items wanted, at least 1.
-            hide_seen: leave out every item of the given history.
-            seed: of a generative model's noise.
+        `answer` of histories alone; the arguments are fields of `Query`. Histories and their ids
+        may also be NumPy arrays and integers.
 
         Raises:
             ServingError: n < 1, or a history that is no list of integers and strings.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ServingError(f"n must be a whole number of at least 1, got {n!r}")
-        ids = _checked(histories)
-        numbers = self._numbers(ids)
-        lengths = np.array([len(h) for h in ids], np.int64)
-        known = [part[part > 0] for part in np.split(numbers, np.cumsum(lengths)[:-1])]
-        known = known[: len(ids)]
-        wanted = min(int(n), self._vocabulary.size - 1)
-        hidden = [np.unique(k) if hide_seen else k[:0] for k in known]
+        if isinstance(n, np.integer):
+            n = int(n)
+        _check_n(n)
+        asked = _lists(histories)
+        return self.answer([Query(h, n=n, hide_seen=hide_seen, seed=seed) for h in asked])
 
-        items = np.zeros((len(ids), wanted), np.int64)
-        scores = np.full(items.shape, -np.inf, np.float32)
-        rows = np.flatnonzero([len(k) > 0 for k in known])
-        for start in range(0, len(rows) if wanted else 0, self._block):
+    def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
+        """The answer to each query, in their order.
+
+        An answer is a function of its query alone, whatever else is in the batch, up to the
+        rounding of matrix products.
+
+        Raises:
+            ServingError: a query out of range, of a category that no item has, or asking for
+                diversity where no categories are known; names the query and the way out.
+        """
+        asked = [self._read(query, place) for place, query in enumerate(queries)]
+        found: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NO_SCORES)] * len(asked)
+        rows = [r for r, a in enumerate(asked) if len(a.known) and a.fetch]
+        for start in range(0, len(rows), self._block):
             block = rows[start : start + self._block]
-            history = left_padded([known[r] for r in block], self._length)
-            found = self._best(history, wanted, [hidden[r] for r in block], seed)
-            items[block], scores[block] = found
-        by_model = (items > 0).sum(axis=1)
-        self._fill(items, scores, by_model, hidden)
-        by_all = (items > 0).sum(axis=1)
+            for row, best in zip(block, self._best(block, queries, asked), strict=True):
+                found[row] = best
+        return [
+            self._answer(query, a, *best)
+            for query, a, best in zip(queries, asked, found, strict=True)
+        ]
 
-        out = []
-        at = 0
-        for r, history in enumerate(ids):
-            got, total = int(by_model[r]), int(by_all[r])
-            row = numbers[at : at + len(history)]
-            at += len(history)
-            unknown = [] if len(known[r]) == len(row) else _unknown(history, row)
-            from_model = got > 0 or (len(known[r]) > 0 and total == 0)
-            out.append(
-                Recommendation(
-                    items=self._vocabulary.ids(items[r, :total].tolist()),
-                    scores=scores[r, :total].tolist(),
-                    source="model" if from_model else "popularity",
-                    filled=total - got if from_model else 0,
-                    unknown=unknown,
+    def _read(self, query: Query, place: int) -> _Asked:
+        """`query` in numbers; ServingError when it cannot be answered."""
+        _check(query, place)
+        shelf = self._shelf
+        known = self._numbers(query.history)
+        unknown = _unknown(query.history, known)
+        known = known[known > 0]
+        hidden = known if query.hide_seen else _NONE
+        if query.exclude:
+            numbers = self._numbers(query.exclude)
+            unknown += _unknown(query.exclude, numbers)
+            hidden = np.concatenate([hidden, numbers])
+        only = None
+        if query.only is not None:
+            only = self._numbers(query.only)
+            unknown += _unknown(query.only, only)
+        for name in query.categories:
+            if name not in shelf:
+                raise ServingError(
+                    f"query {place}: no item has the category {name!r}; known are "
+                    f"{shelf.named() or 'none'}"
                 )
+        if query.diversity and shelf.table is None:
+            raise ServingError(
+                f"query {place}: diversity is over categories, but no item has any; leave it out"
             )
-        return out
+        fetch = query.n * (CANDIDATES if query.diversity else 1)
+        return _Asked(
+            known=known,
+            hidden=hidden,
+            allowed=shelf.allowed(only, query.categories),
+            unknown=list(dict.fromkeys(unknown)),
+            fetch=min(fetch, shelf.size - 1),
+        )
 
     @property
     def _block(self) -> int:
@@ -150,48 +214,78 @@ class Recommender:
             return USERS
         return max(1, min(USERS, BLOCK // self._vocabulary.size))
 
-    def _numbers(self, histories: list[list[Id]]) -> np.ndarray:
-        """Item numbers of all ids in a row, int64; 0 for unknown ones."""
+    def _numbers(self, ids: list[Id]) -> np.ndarray:
+        """Item numbers of ids, int64; 0 for unknown ones."""
         vocabulary = self._vocabulary
         if not vocabulary.integer:
-            return vocabulary.numbers(chain.from_iterable(histories))
+            return vocabulary.numbers(ids)
         parse = vocabulary.parse
-        return vocabulary.numbers(
-            parse(i) if isinstance(i, str) else i for i in chain.from_iterable(histories)
-        )
+        return vocabulary.numbers(parse(i) if isinstance(i, str) else i for i in ids)
 
     def _best(
-        self, history: np.ndarray, n: int, hidden: list[np.ndarray], seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The model's n best of histories `[B, L]`: numbers, scores `[B, n]`."""
-        model = self._model
-        rows = normal(seed, history_keys(history), (model.noise_draws, model.width))
+        self, block: list[int], queries: Sequence[Query], asked: list[_Asked]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What the model recommends to the rows `block`: numbers and scores of each."""
+        some = [asked[r] for r in block]
+        history = left_padded([a.known for a in some], self._length)
+        noise = self._noise([queries[r].seed for r in block], history)
+        model, index = self._model, self._index
         with torch.inference_mode():
-            noise = torch.from_numpy(rows).to(self._device)
             batch = torch.from_numpy(history).to(self._device)
-            if self._index is None:
-                scores = model.scores(batch, noise).float()  # may be a view of its buffers
-                return top(scores.clone(memory_format=torch.contiguous_format), n, hidden)
-            queries = model.encode(batch, noise).float().cpu().numpy()
-        return self._index.search(queries, n, hidden)
+            rows = torch.from_numpy(noise).to(self._device)
+            if index is None:
+                scores, vectors = model.scores(batch, rows).float(), _NO_SCORES
+            else:
+                scores, vectors = rows, model.encode(batch, rows).float().cpu().numpy()
+        out: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NO_SCORES)] * len(block)
+        fetch = np.array([a.fetch for a in some])
+        for n in set(fetch.tolist()):  # so that no query gets a list of its neighbour's length
+            same = np.flatnonzero(fetch == n)
+            hidden, allow = [some[r].hidden for r in same], [some[r].allowed for r in same]
+            if index is None:  # a copy, for the scores may be a view of the model's buffers
+                found = top(scores[torch.from_numpy(same)], n, hidden, allow)
+            else:
+                found = index.search(vectors[same], n, hidden, allow)
+            for row, numbers, best in zip(same, *found, strict=True):
+                there = int((numbers > 0).sum())
+                out[row] = numbers[:there], best[:there]
+        return out
 
-    def _fill(
-        self, items: np.ndarray, scores: np.ndarray, have: np.ndarray, hidden: list[np.ndarray]
-    ) -> None:
-        """Fill rows that have fewer than n items with the most popular others, in place."""
-        n = items.shape[1]
-        short = np.flatnonzero(have < n)
-        step = max(1, BLOCK // self._vocabulary.size)
-        for start in range(0, len(short), step):
-            rows = short[start : start + step]
-            taken = [np.append(hidden[r], items[r, : have[r]]) for r in rows]
-            popular = top(self._counts.repeat(len(rows), 1), n, taken)
-            column = np.arange(n) - have[rows][:, None]  # popular item j goes to have + j
-            free = column >= 0
-            column = np.maximum(column, 0)
-            for target, source in zip((items, scores), popular, strict=True):
-                moved = np.take_along_axis(source, column, axis=1)
-                target[rows] = np.where(free, moved, target[rows])
+    def _noise(self, seeds: list[int], history: np.ndarray) -> np.ndarray:
+        """float32 `[B, S, d]`: each row a function of its seed and history."""
+        shape = (self._model.noise_draws, self._model.width)
+        keys = history_keys(history)
+        if len(set(seeds)) == 1:
+            return normal(seeds[0], keys, shape)
+        out = np.zeros((len(keys), *shape), np.float32)
+        for seed in set(seeds):
+            same = [row for row, s in enumerate(seeds) if s == seed]
+            out[same] = normal(seed, keys[same], shape)
+        return out
+
+    def _answer(
+        self, query: Query, asked: _Asked, numbers: np.ndarray, scores: np.ndarray
+    ) -> Recommendation:
+        """The model's items (of none, nothing came) and, where they are too few, popular ones."""
+        n, shelf = min(query.n, self._vocabulary.size - 1), self._shelf
+        if query.diversity and shelf.table is not None and len(numbers):
+            pair = diverse(numbers[None], scores[None], shelf.table, n, query.diversity)
+            numbers, scores = pair[0][0], pair[1][0]
+            numbers, scores = numbers[numbers > 0], scores[numbers > 0]
+        got = len(numbers)
+        if got < n:
+            taken = np.concatenate([asked.hidden, numbers])
+            more = shelf.popular(n - got, taken, asked.allowed)
+            numbers = np.concatenate([numbers, more])
+            scores = np.concatenate([scores, shelf.counts[more]])
+        from_model = got > 0 or (len(asked.known) > 0 and not len(numbers))
+        return Recommendation(
+            items=self._vocabulary.ids(numbers.tolist()),
+            scores=scores.tolist(),
+            source="model" if from_model else "popularity",
+            filled=len(numbers) - got if from_model else 0,
+            unknown=asked.unknown,
+        )
 
 
 def left_padded(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
@@ -217,8 +311,8 @@ def history_keys(history: np.ndarray) -> np.ndarray:
     return keys
 
 
-def _checked(histories: Any) -> list[list[Id]]:
-    """`histories` as lists; ServingError unless they are lists of integers and strings."""
+def _lists(histories: Any) -> list[list[Id]]:
+    """`histories` as lists, NumPy's integers as plain ones; ServingError where they are neither."""
     if isinstance(histories, str | bytes) or not isinstance(histories, Sequence | np.ndarray):
         raise ServingError(
             f"histories must be a list of lists of item ids, got {type(histories).__name__}"
@@ -233,18 +327,45 @@ def _checked(histories: Any) -> list[list[Id]]:
                 "recommend() takes a list of histories, [[id, id, ...]]"
             )
         ids = history.tolist() if isinstance(history, np.ndarray) else list(history)
-        kinds = set(map(type, ids))
-        if any(issubclass(k, np.generic) for k in kinds):
+        if any(isinstance(i, np.generic) for i in ids):
             ids = [i.item() if isinstance(i, np.generic) else i for i in ids]
-            kinds = set(map(type, ids))
-        wrong = {k.__name__ for k in kinds if k is bool or not issubclass(k, int | str)}
-        if wrong:
-            named = ", ".join(sorted(wrong))
-            raise ServingError(f"history {place} holds {named}; item ids are integers or strings")
+        _check_ids(ids, f"history {place}")
         out.append(ids)
     return out
 
 
-def _unknown(history: list[Id], numbers: np.ndarray) -> list[Id]:
-    """The ids of `history` whose number is 0, each once, in order."""
-    return list(dict.fromkeys(i for i, n in zip(history, numbers, strict=True) if n == 0))
+def _check(query: Query, place: int) -> None:
+    """ServingError unless the values are of the kinds and ranges that `Query` declares."""
+    where = f"query {place}: "
+    _check_n(query.n, where)
+    lists = [("history", query.history), ("exclude", query.exclude), ("only", query.only or [])]
+    for name, ids in lists:
+        if not isinstance(ids, list):
+            raise ServingError(f"{where}{name} must be a list of ids, got {type(ids).__name__}")
+        _check_ids(ids, f"{where}{name}")
+    if not 0 <= query.diversity < np.inf:
+        raise ServingError(
+            f"{where}diversity must be a finite number of at least 0, got {query.diversity!r}"
+        )
+
+
+def _check_n(n: Any, where: str = "") -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ServingError(f"{where}n must be a whole number of at least 1, got {n!r}")
+
+
+def _check_ids(ids: list[Any], what: str) -> None:
+    kinds = set(map(type, ids))
+    if kinds <= {int, str}:
+        return
+    wrong = {k.__name__ for k in kinds if k is bool or not issubclass(k, int | str)}
+    if wrong:
+        named = ", ".join(sorted(wrong))
+        raise ServingError(f"{what} holds {named}; item ids are integers or strings")
+
+
+def _unknown(ids: list[Id], numbers: np.ndarray) -> list[Id]:
+    """The ids whose number is 0."""
+    if np.count_nonzero(numbers) == len(numbers):
+        return []
+    return [i for i, n in zip(ids, numbers.tolist(), strict=True) if n == 0]

@@ -61,7 +61,7 @@ def test_cells_that_hold_too_little_are_made_up_exactly(monkeypatch):
     asked = []
     search = built._exact.search
     monkeypatch.setattr(
-        built._exact, "search", lambda q, n, e: (asked.append(len(q)), search(q, n, e))[1]
+        built._exact, "search", lambda q, *rest: (asked.append(len(q)), search(q, *rest))[1]
     )
     queries = vectors[1:41, None]  # in cells of a few loners each
     numbers, scores = built.search(queries, 30)

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from dimerec.errors import DataError
+from dimerec.retrieval.filters import Allowed
 
 EXACT_LIMIT = 100_000
 
@@ -34,7 +35,11 @@ class RetrievalIndex(ABC):
 
     @abstractmethod
     def _search(
-        self, queries: np.ndarray, n: int, exclude: list[np.ndarray]
+        self,
+        queries: np.ndarray,
+        n: int,
+        exclude: list[np.ndarray],
+        allow: list[Allowed | None],
     ) -> tuple[np.ndarray, np.ndarray]:
         """`search` of finite queries, at least one row, 1 <= n <= V - 1, numbers within range."""
 
@@ -43,6 +48,7 @@ class RetrievalIndex(ABC):
         queries: np.ndarray,
         n: int,
         exclude: Sequence[np.ndarray] | None = None,
+        allow: Sequence[Allowed | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The n best items of each of B users.
 
@@ -50,6 +56,8 @@ class RetrievalIndex(ABC):
             queries: float32 `[B, K, d]`, K >= 1.
             n: how many, at least 1; may exceed the catalogue.
             exclude: B arrays of item numbers that must not come; numbers of no item are ignored.
+            allow: B sets of items of which alone the answer may consist, None for all items. Rows
+                that share one set should share the object.
 
         Returns:
             numbers int64 `[B, n]` and scores float32 `[B, n]`, best first, equal scores by smaller
@@ -66,12 +74,21 @@ class RetrievalIndex(ABC):
         if n < 1:
             raise DataError(f"n must be at least 1, got {n}")
         excluded = within(exclude, len(queries), size)
+        allowed = [None] * len(queries) if allow is None else list(allow)
+        if len(allowed) != len(queries):
+            raise DataError(
+                f"allow must hold one set a query row: {len(queries)}, got {len(allowed)}"
+            )
+        if any(a is not None and a.size > size for a in allowed):
+            raise DataError(f"a set to allow is of more items than the {size - 1} of the index")
         numbers = np.zeros((len(queries), n), np.int64)
         scores = np.full((len(queries), n), -np.inf, np.float32)
         rows = np.flatnonzero(np.isfinite(queries).all(axis=(1, 2)))
         most = min(n, size - 1)
         if len(rows) and most:
-            found = self._search(queries[rows], most, [excluded[r] for r in rows])
+            found = self._search(
+                queries[rows], most, [excluded[r] for r in rows], [allowed[r] for r in rows]
+            )
             numbers[rows, :most], scores[rows, :most] = found
         return numbers, scores
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dimerec.retrieval import RetrievalIndex, checked
 from dimerec.retrieval.exact import ExactIndex
+from dimerec.retrieval.filters import MANY, Allowed, grouped
 
 PROBES = 32
 BLOCK = 2**22  # floats of candidate vectors held at once: 16 MiB
@@ -42,42 +43,63 @@ class ApproximateIndex(RetrievalIndex):
         return cls(checked(vectors))
 
     def _search(
-        self, queries: np.ndarray, n: int, exclude: list[np.ndarray]
+        self,
+        queries: np.ndarray,
+        n: int,
+        exclude: list[np.ndarray],
+        allow: list[Allowed | None],
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
         numbers = np.zeros((users, n), np.int64)
         scores = np.full((users, n), -np.inf, np.float32)
-        lengths = np.array([len(e) for e in exclude])
-        # Each query fetches as many as its user excludes on top of n; sorted by that number, one
-        # user with a long list does not make the whole batch fetch much.
-        order = np.argsort(lengths, kind="stable")
-        start = 0
-        while start < users:
-            fetch = n + int(lengths[order[start]])
-            rows = max(1, BLOCK // (interests * fetch * width))
-            block = order[start : start + rows]
-            block = block[lengths[block] <= max(2 * fetch, 64)]
-            fetch = n + int(lengths[block].max())
-            numbers[block], scores[block] = self._candidates(
-                queries[block], n, fetch, [exclude[r] for r in block]
-            )
-            start += len(block)
-        short = np.flatnonzero((numbers > 0).sum(axis=1) < np.minimum(n, self._items - lengths))
+        fetch = np.array([self._fetched(n + len(e)) for e in exclude], np.int64)
+        for rows, allowed in grouped(allow):
+            if allowed is not None and len(allowed) <= MANY:
+                continue  # scored one by one below
+            for many in np.unique(fetch[rows]):
+                same = rows[fetch[rows] == many]
+                step = max(1, BLOCK // (interests * int(many) * width))
+                for start in range(0, len(same), step):
+                    block = same[start : start + step]
+                    numbers[block], scores[block] = self._candidates(
+                        queries[block], n, int(many), [exclude[r] for r in block], allowed
+                    )
+        most = [
+            self._items - len(e) if a is None else len(a) - int(a.holds(e).sum())
+            for a, e in zip(allow, exclude, strict=True)
+        ]
+        short = np.flatnonzero((numbers > 0).sum(axis=1) < np.clip(most, 0, n))
         if len(short):
             numbers[short], scores[short] = self._exact.search(
-                queries[short], n, [exclude[r] for r in short]
+                queries[short], n, [exclude[r] for r in short], [allow[r] for r in short]
             )
         return numbers, scores
 
+    def _fetched(self, wanted: int) -> int:
+        """How many a query fetches: `wanted` rounded up by less than a quarter, so that users with
+        about as many exclusions are searched together, and each as if it were alone."""
+        step = max(16, 1 << max(0, wanted.bit_length() - 3))
+        return min(-(-wanted // step) * step, self._items)
+
     def _candidates(
-        self, queries: np.ndarray, n: int, fetch: int, exclude: list[np.ndarray]
+        self,
+        queries: np.ndarray,
+        n: int,
+        fetch: int,
+        exclude: list[np.ndarray],
+        allowed: Allowed | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
-        fetch = min(fetch, self._items)
         # Enough cells for four times what is fetched, were all cells of one size.
-        probes = max(PROBES, -(-4 * fetch * self._cells // self._items))
+        items = self._items if allowed is None else len(allowed)
+        probes = max(PROBES, -(-4 * fetch * self._cells // items))
         parameters = self._faiss.SearchParametersIVF()
         parameters.nprobe = min(probes, self._cells)
+        if allowed is not None:
+            bits = allowed.bits
+            # FAISS keeps the address alone: the selector must outlive the search.
+            selector = self._faiss.IDSelectorBitmap(len(bits), self._faiss.swig_ptr(bits))
+            parameters.sel = selector
         _, ids = self._index.search(queries.reshape(-1, width), fetch, params=parameters)
         ids = np.sort(ids.reshape(users, interests * fetch), axis=1)  # FAISS fills up with -1
         usable = ids > 0

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from dimerec.retrieval import RetrievalIndex, checked
+from dimerec.retrieval.filters import Allowed, grouped
 
 BLOCK = 2**24  # scores held at once: 64 MiB
+FEW = 16  # where one in so many items is allowed, only those are scored
 
 
 class ExactIndex(RetrievalIndex):
@@ -25,26 +27,45 @@ class ExactIndex(RetrievalIndex):
         return cls(checked(vectors))
 
     def _search(
-        self, queries: np.ndarray, n: int, exclude: list[np.ndarray]
+        self,
+        queries: np.ndarray,
+        n: int,
+        exclude: list[np.ndarray],
+        allow: list[Allowed | None],
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
-        rows = max(1, BLOCK // (interests * len(self.vectors)))
-        found = []
-        for start in range(0, users, rows):
-            block = torch.from_numpy(queries[start : start + rows])
-            scores = block.reshape(-1, width) @ self._items  # [b * K, V]
-            scores = scores.reshape(len(block), interests, -1).amax(dim=1)  # [b, V]
-            found.append(top(scores, n, exclude[start : start + rows]))
-        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+        numbers, best = np.zeros((users, n), np.int64), np.zeros((users, n), np.float32)
+        for rows, allowed in grouped(allow):
+            items, columns = self._items, None
+            if allowed is not None and len(allowed) * FEW <= len(self.vectors):
+                columns = np.append(0, allowed.numbers)  # 0 is padding here, too
+                items, allowed = torch.from_numpy(self.vectors[columns]).T, None
+            step = max(1, BLOCK // (interests * items.shape[1]))
+            for start in range(0, len(rows), step):
+                block = rows[start : start + step]
+                scores = torch.from_numpy(queries[block]).reshape(-1, width) @ items  # [b * K, V]
+                scores = scores.reshape(len(block), interests, -1).amax(dim=1)  # [b, V]
+                hidden = [exclude[r] for r in block]
+                if columns is not None:
+                    hidden = [np.flatnonzero(np.isin(columns, e)) for e in hidden]
+                found, best[block] = top(scores, n, hidden, [allowed] * len(block))
+                numbers[block] = found if columns is None else columns[found]
+        return numbers, best
 
 
-def top(scores: Tensor, n: int, exclude: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def top(
+    scores: Tensor,
+    n: int,
+    exclude: Sequence[np.ndarray],
+    allow: Sequence[Allowed | None] = (),
+) -> tuple[np.ndarray, np.ndarray]:
     """The n best columns of each row; **`scores` is overwritten** where items may not come.
 
     Args:
         scores: float `[B, V]` on any device; column 0 is padding, NaN counts as -inf.
         n: at least 1; may exceed V - 1.
         exclude: B int64 arrays of columns in 0..V-1 that must not come.
+        allow: B sets of columns of which alone some may come, None for all; empty for all.
 
     Returns:
         numbers int64 `[B, n]`, scores float32 `[B, n]`, best first, equal scores by smaller
@@ -57,6 +78,11 @@ def top(scores: Tensor, n: int, exclude: Sequence[np.ndarray]) -> tuple[np.ndarr
         rows = torch.from_numpy(np.repeat(np.arange(len(exclude)), lengths))
         columns = torch.from_numpy(np.concatenate(exclude))
         scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
+    for rows, allowed in grouped(allow):
+        if allowed is not None:
+            barred = torch.from_numpy(~allowed.mask(size)).to(scores.device)
+            for row in rows:
+                scores[row].masked_fill_(barred, -torch.inf)
     most = min(n, size)
     best, columns = scores.topk(min(most + 1, size), dim=1)
     broken = best[:, 0].isnan()  # topk puts NaN first
