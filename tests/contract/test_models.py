@@ -191,23 +191,30 @@ def test_the_loss_draws_from_its_generator_alone(case: str) -> None:
 
 @every_model
 def test_eight_users_are_learned_by_heart(case: str) -> None:
+    """At one of two rates: norms behind the residuals, as in BERT, cannot bear the first."""
     model = build(case)
     batch = users(model, EVERYTHING if needs_negatives(case) else None)
-    if not isinstance(model, CountingModel):
-        batch.targets[:, :-1] = 0
-    truth = batch.targets[:, -1]
-    if not isinstance(model, CountingModel):
-        adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    if isinstance(model, CountingModel):  # it has no weights to learn by heart with
+        above = outranked(model, batch)
+        assert float(above.float().mean()) < V / 3
+        return
+    batch.targets[:, :-1] = 0
+    for rate in (0.01, 0.003):
+        model = build(case)
+        adam = torch.optim.Adam(model.parameters(), lr=rate)
         for step in range(200):
             losses = model.train().loss(batch, torch.Generator().manual_seed(step))
             adam.zero_grad()
             losses.total.backward()
             adam.step()
+        above = outranked(model, batch)
+        if int((above == 0).sum()) >= USERS - 1:  # chance: 0.2 of 8
+            return
+    raise AssertionError(f"targets are outranked by {above.tolist()} items")
+
+
+def outranked(model: SequentialModel, batch: SequenceBatch) -> Tensor:
+    """How many items score above each last target, int `[B]`."""
     found = scores(model, batch.history).clone()
     found[:, 0] = -torch.inf
-    above = (found > found.gather(1, truth.unsqueeze(1))).sum(1)
-    if isinstance(model, CountingModel):  # it has no weights to learn by heart with
-        assert float(above.float().mean()) < V / 3
-    else:
-        first = int((above == 0).sum())  # chance: 0.2 of 8
-        assert first >= USERS - 1, f"targets are outranked by {above.tolist()} items"
+    return (found > found.gather(1, batch.targets[:, -1:])).sum(1)
