@@ -27,6 +27,7 @@ ITEMS = "items.json"
 COUNTS = "counts.safetensors"
 GOLDEN = "golden.json"
 FILES = (COUNTS, GOLDEN, ITEMS, VOCABULARY, WEIGHTS)
+CACHE = "cache"  # a folder of what can be made anew from the rest; it names its own digests
 MANIFEST_LIMIT = 2**20  # bytes
 AGAIN = "write the bundle again, or copy it again from where it was written"
 
@@ -82,10 +83,15 @@ class Manifest(Struct, frozen=True):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest, its file list compared with the directory: exactly `FILES`, regular files."""
+    """The manifest, its file list compared with the directory: exactly `FILES`, regular files.
+
+    Beside them a folder `CACHE` may stand. It is no part of what is verified here.
+    """
     if not path.is_dir():
         raise BundleError(f"{path}: no such directory; give the path that `train` or `write` made")
-    there = sorted(e.name for e in os.scandir(path))
+    there = sorted(
+        e.name for e in os.scandir(path) if e.name != CACHE or not e.is_dir(follow_symlinks=False)
+    )
     if MANIFEST not in there:
         raise BundleError(f"{path}: not a bundle, for it holds no {MANIFEST}")
     content = _read(path, MANIFEST, None)
