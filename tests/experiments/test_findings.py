@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dimerec.evaluation.evaluator import evaluate
+from dimerec.evaluation.intervals import Interval
 from dimerec.experiments import report_text as text
 from dimerec.experiments.demo import Demo
 from dimerec.experiments.denoising import Chain, along_chain
 from dimerec.experiments.findings import Findings, main_categories, neighbours
-from dimerec.experiments.intervals import Interval
 from dimerec.experiments.showcase import typical
 
 

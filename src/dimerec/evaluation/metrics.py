@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dimerec.errors import ConfigError
 from dimerec.vocabulary import PADDING
 
 CUTOFFS = (10, 20, 50)
@@ -32,6 +33,18 @@ def mrr(ranks: np.ndarray, n: int) -> np.ndarray:
 
 
 METRICS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"hr": hr, "ndcg": ndcg, "mrr": mrr}
+
+
+def per_query(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """A metric such as "hr@20" of each of `[Q]` ranks, float64 `[Q]`.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    name, _, n = metric.partition("@")
+    if name not in METRICS or not n.isdecimal() or not int(n):
+        raise ConfigError(f"no metric {metric!r}: one of {', '.join(METRICS)}, then @ and a number")
+    return METRICS[name](ranks, int(n))
 
 
 def summary(ranks: np.ndarray) -> dict[str, float]:

@@ -22,8 +22,8 @@ from dimerec.data.dataset import Dataset
 from dimerec.errors import ConfigError
 from dimerec.evaluation import metrics
 from dimerec.evaluation.evaluator import Evaluation, evaluate
+from dimerec.evaluation.intervals import Interval, difference, interval
 from dimerec.evaluation.ranking import best
-from dimerec.experiments.intervals import Interval, difference, interval
 from dimerec.experiments.processes import Note, side_by_side
 from dimerec.files import write_file
 from dimerec.model import CountingModel

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dimerec.evaluation.intervals import interval
 from dimerec.experiments.demo import METRIC, SHORT, Demo
 from dimerec.experiments.findings import Findings
-from dimerec.experiments.intervals import interval
 
 Figure = dict[str, Any]
 ACCENT, SECOND, GREY = "#6272f2", "#e8833a", "#959ba6"

@@ -1,8 +1,8 @@
 """What the report says in words. Every statement follows from the numbers at hand."""
 
+from dimerec.evaluation.intervals import Interval, difference
 from dimerec.experiments.demo import METRIC, SHORT, Demo
 from dimerec.experiments.findings import Findings
-from dimerec.experiments.intervals import Interval, difference
 
 N = METRIC.partition("@")[2]
 

@@ -5,9 +5,10 @@ import pytest
 
 from dimerec.data.splits import Protocol
 from dimerec.errors import DataError
+from dimerec.evaluation import intervals
 from dimerec.evaluation.card import Machine, ProtocolCard
 from dimerec.evaluation.evaluator import Evaluation
-from dimerec.experiments.intervals import DRAWS, Interval, difference, interval
+from dimerec.evaluation.intervals import DRAWS, Interval, difference, interval
 
 CARD = ProtocolCard(
     dataset="made up",
@@ -90,3 +91,17 @@ def test_what_is_clear():
     assert Interval(0.1, 0.05, 0.2).is_clear and Interval(-0.1, -0.2, -0.01).is_clear
     assert not Interval(0.1, -0.01, 0.2).is_clear
     assert DRAWS >= 1000
+
+
+def test_draws_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(3)
+    users, values = rng.integers(0, 50, 300), rng.random((2, 300))
+    whole = intervals.resampled(values, users)
+    monkeypatch.setattr(intervals, "CELLS", 50 * 7)
+    for found, wanted in [
+        (intervals.resampled(values, users), whole),
+        (intervals.resampled(values[1:], users), whole[1:]),  # each row stands alone
+    ]:
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted):
+            assert [one.low, one.high] == pytest.approx([other.low, other.high])
