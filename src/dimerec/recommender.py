@@ -1,6 +1,6 @@
 """Histories of outside ids in, recommendations of outside ids out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -96,6 +96,7 @@ class Recommender:
         length: int,
         index: RetrievalIndex | None = None,
         items: Sequence[Item] = (),
+        encode: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         """
         Args:
@@ -106,11 +107,13 @@ class Recommender:
                 used for a counting model.
             items: V - 1 titles and categories in number order; without them no categories are
                 known.
+            encode: what runs in place of the model's own, such as its compiled form.
 
         Raises:
             DataError: counts, items or item vectors do not fit the vocabulary.
         """
         self._model = model.eval()
+        self._encode = encode or model.encode
         self._vocabulary = vocabulary
         self._length = length
         self._index = index if model.has_vectors else None
@@ -236,7 +239,7 @@ class Recommender:
             if index is None:
                 scores, vectors = model.scores(batch, rows).float(), _NO_SCORES
             else:
-                scores, vectors = rows, model.encode(batch, rows).float().cpu().numpy()
+                scores, vectors = rows, self._encode(batch, rows).float().cpu().numpy()
         out: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NO_SCORES)] * len(block)
         fetch = np.array([a.fetch for a in some])
         for n in set(fetch.tolist()):  # so that no query gets a list of its neighbour's length
