@@ -3,13 +3,15 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from dimerec import config
-from dimerec.config import Positive, RunConfig, Struct
+from dimerec.config import NonNegative, Positive, RunConfig, Struct
 from dimerec.errors import ConfigError
+from dimerec.evaluation.metrics import CUTOFFS, METRICS
 
 
 class DataPlan(Struct, frozen=True):
@@ -45,6 +47,20 @@ class Variant(Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
+class Target(Struct, frozen=True):
+    """Figures that others published for a model under the plan's protocol: what to reach.
+
+    Attributes:
+        source: whose, and where they stand.
+        metrics: for example `{"hr@20" = 0.6064}`.
+        tolerance: relative difference that still counts as the same.
+    """
+
+    source: str
+    metrics: dict[str, float]
+    tolerance: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
+
+
 class RunPlan(Struct, frozen=True):
     """One configuration, trained once for each seed.
 
@@ -52,15 +68,19 @@ class RunPlan(Struct, frozen=True):
         label: name of the row.
         config: a shipped recipe.
         set: overrides, `key.sub=value`, applied after the plan's own.
+        epochs: passes over the training targets where they differ from the plan's; 0: they do not.
         variants: further rows from the same weights.
         note: a remark printed under the table.
+        published: figures that this row is held against.
     """
 
     label: str
     config: str
     set: list[str] = []
+    epochs: NonNegative = 0
     variants: list[Variant] = []
     note: str = ""
+    published: list[Target] = []
 
 
 class Published(Struct, frozen=True):
@@ -82,7 +102,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     Attributes:
         title, about: heading and what the table answers.
         data: see there.
-        epochs: how often each run sees each training target: the equal budget.
+        epochs: how often each run sees each training target: the equal budget, but for runs that
+            name their own.
         seeds: of initialisation, order, negatives and noise.
         set: overrides applied to every run that learns.
         metrics: columns of the table.
@@ -104,7 +125,8 @@ def load(path: str | Path) -> Plan:
     """Read an experiment file; every run's configuration is loaded, so that a slip shows now.
 
     Raises:
-        ConfigError: unreadable, an unknown key, a value out of range, two rows of one label.
+        ConfigError: unreadable, an unknown key, a value out of range, two rows of one label, a
+            published metric that no result has.
     """
     path = Path(path)
     try:
@@ -117,14 +139,22 @@ def load(path: str | Path) -> Plan:
     twice = {name for name in labels if labels.count(name) > 1}
     if twice:
         raise ConfigError(f"{path}: two rows are labelled {min(twice)!r}")
+    known = {f"{kind}@{n}" for kind in METRICS for n in CUTOFFS}
     for run in plan.runs:
         recipe(plan, run, plan.seeds[0])
+        for name in (m for target in run.published for m in target.metrics):
+            if name not in known:
+                raise ConfigError(
+                    f"{path}: {run.label!r} has a published {name!r}, which no evaluation gives; "
+                    f"those are {', '.join(METRICS)}, each at {', '.join(map(str, CUTOFFS))}"
+                )
     return plan
 
 
 def recipe(plan: Plan, run: RunPlan, seed: int) -> RunConfig:
     """The configuration of one run and seed, under the plan's budget."""
-    budget = [f"training.epochs={plan.epochs}", "training.max_steps=1000000000"]
+    epochs = run.epochs or plan.epochs
+    budget = [f"training.epochs={epochs}", "training.max_steps=1000000000"]
     return config.load(run.config, [*plan.set, *run.set, *budget, f"seed={seed}"])
 
 

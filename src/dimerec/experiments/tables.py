@@ -53,7 +53,35 @@ def section(plan: Plan, results: list[Result], path: Path) -> str:
         for label, found in rows.items()
         if len(found) < len(plan.seeds)
     ]
-    return "\n".join([*lines, "", *notes, ""])
+    notes += [f"- {r.label}: {r.epochs} passes." for r in plan.runs if r.epochs]
+    return "\n".join([*lines, "", *notes, *parity(plan, rows), ""])
+
+
+def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
+    """Lines of a table of our figures beside the published ones; none where a plan has none."""
+    lines = []
+    for run in plan.runs:
+        found = rows[run.label]
+        for target in run.published if found else []:
+            for metric, share in target.metrics.items():
+                values, theirs = _percent(found, metric), 100 * share
+                off = mean(values) / theirs - 1
+                verdict = "yes" if abs(off) <= target.tolerance else "no"
+                lines.append(
+                    f"| {run.label} | {metric.upper()} | {_cell(values)} | {theirs:.2f} | "
+                    f"{100 * off:+.1f} % | {verdict} (± {100 * target.tolerance:g} %) | "
+                    f"{target.source} |"
+                )
+    if not lines:
+        return []
+    return [
+        "",
+        "Beside published figures, in percent:",
+        "",
+        "| model | metric | here | published | difference | within | source |",
+        "| --- | --- | ---: | ---: | ---: | --- | --- |",
+        *lines,
+    ]
 
 
 def cells(plan: Plan, results: list[Result]) -> list[list[str]]:
