@@ -46,6 +46,7 @@ class Engine:
         self,
         bundle: Bundle,
         model: SequentialModel,
+        vectors: np.ndarray | None,
         index: RetrievalIndex | None,
         encode: export.Encode | None,
         reason: str,
@@ -55,7 +56,7 @@ class Engine:
         self.version = bundle.manifest.digest[:VERSION]
         self.compiled = encode is not None
         self.reason = reason
-        self._model = model
+        self._vectors = vectors
         self._index = index
         self._threads = threads
         self._local = threading.local()
@@ -111,12 +112,15 @@ class Engine:
             except ServingError as e:
                 reason = str(e)
                 logger.warning("encode runs as it is, not compiled: %s", reason)
-        found = index if isinstance(index, RetrievalIndex) else None
-        if found is None and model.has_vectors:
+        vectors = found = None
+        if model.has_vectors:
             with torch.inference_mode():
                 vectors = model.item_vectors().float().numpy()
-            found = ExactIndex.build(vectors) if index == "exact" else retrieval.index(vectors)
-        return cls(bundle, model, found, encode, reason, threads)
+            if isinstance(index, RetrievalIndex):
+                found = index
+            else:
+                found = ExactIndex.build(vectors) if index == "exact" else retrieval.index(vectors)
+        return cls(bundle, model, vectors, found, encode, reason, threads)
 
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
         """The answer to each query, as `Recommender.answer`.
@@ -139,14 +143,14 @@ class Engine:
         """
         self._settle()
         vocabulary, index = self.bundle.vocabulary, self._index
-        if index is None:
+        if index is None or self._vectors is None:
             raise ServingError(f"{self.bundle.config.model} has no item vectors to compare")
         if isinstance(n, bool) or n < 1:
             raise ServingError(f"n must be a whole number of at least 1, got {n!r}")
         number = int(vocabulary.numbers([vocabulary.parse(str(item))])[0])
         if not number:
             raise UnknownItem(f"no item {item!r} in the catalogue")
-        query = np.ascontiguousarray(index.vectors[number]).reshape(1, 1, -1)
+        query = self._vectors[number].reshape(1, 1, -1)
         numbers, scores = index.search(query, n, [np.array([number])])
         there = numbers[0] > 0
         return Recommendation(
