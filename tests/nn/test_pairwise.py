@@ -16,7 +16,14 @@ from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
 from dimerec.nn.embeddings import ItemEmbedding
-from dimerec.nn.losses import Candidates, SoftmaxConfig, closest, guidance_loss, softmax_loss
+from dimerec.nn.losses import (
+    SPREAD,
+    Candidates,
+    SoftmaxConfig,
+    closest,
+    guidance_loss,
+    softmax_loss,
+)
 from dimerec.nn.pairwise import gbce_beta
 
 LOSSES = ["bce", "gbce", "bpr"]
@@ -112,19 +119,20 @@ def slow(name: str, t: float, size: int, positive: float, others: list[float], d
     kind=st.sampled_from(["shared", "private", "in-batch"]),
     temperature=st.floats(0.3, 3),
     t=st.floats(0, 1),
+    v=st.sampled_from([12, 7 * SPREAD + 1]),  # private ones out of all items, or gathered
 )
 def test_every_loss_is_its_definition(
-    seed: int, name, unit: bool, kind: str, temperature: float, t: float
+    seed: int, name, unit: bool, kind: str, temperature: float, t: float, v: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    n, m, v, d = 4, 7, 12, 5
+    n, m, d = 4, 7, 5
     with randomness.torch_scope(seed, "init"):
         items = ItemEmbedding(v, d, unit=unit)
         queries = torch.randn(n, d)
-    targets = rng.integers(1, v, n)
+    targets = rng.integers(1, 12, n)
     negatives = {  # repeats and collisions included
-        "shared": rng.integers(1, v, m),
-        "private": rng.integers(0, v, (n, m)),
+        "shared": np.append(rng.integers(1, v, m - 2), [targets[0], targets[0]]),
+        "private": rng.integers(0, 12, (n, m)),
         "in-batch": targets,
     }[kind]
     made = SoftmaxConfig(unit=unit, temperature=temperature, loss=name, calibration=t)

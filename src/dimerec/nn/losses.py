@@ -19,6 +19,8 @@ from dimerec.errors import ConfigError
 from dimerec.nn import pairwise
 from dimerec.nn.embeddings import ItemEmbedding
 
+SPREAD = 32  # V / M up to which one product with all items is cheaper than M vectors a target
+
 
 class SoftmaxConfig(Struct, frozen=True):
     """How item logits are made and corrected, and which loss they go into.
@@ -102,7 +104,10 @@ class Candidates:
             self.masked = (negatives == targets.unsqueeze(1)) | (negatives == 0)  # [N, M]
         self.correction = correction
         self.positive = items(targets)  # [N, d]
-        self.others = items(negatives)  # [M, d] or [N, M, d]
+        # Not for the softmax, whose rounding is that of committed results.
+        dense = config.needs_negatives and items.size <= SPREAD * self.draws
+        self.picked = negatives if dense and self.kind == "private" else None  # out of all items
+        self.others = items(negatives) if self.picked is None else items.table()
 
     @classmethod
     def of(
@@ -144,7 +149,11 @@ class Candidates:
         queries = queries / self.config.temperature
         positive = (queries * self.positive.unsqueeze(1)).sum(-1)
         if self.kind == "private":
-            others = queries @ self.others.transpose(1, 2)
+            if self.picked is None:
+                others = queries @ self.others.transpose(1, 2)
+            else:
+                picked = self.picked.unsqueeze(1).expand(-1, queries.shape[1], -1)
+                others = (queries @ self.others.T).gather(2, picked)
             return positive, others.masked_fill(self.masked.unsqueeze(1), -torch.inf)
         others = queries @ self.others.T
         if self.kind == "shared":
