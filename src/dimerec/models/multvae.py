@@ -32,6 +32,7 @@ from dimerec.batch import SequenceBatch
 from dimerec.config import NonNegative, Rate, Struct, Weight
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, LossParts, SequentialModel
+from dimerec.nn.bags import first_seen
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.transformer import dropout
@@ -182,14 +183,6 @@ class Model(SequentialModel):
 
     def _count(self, gradient: Tensor) -> None:
         self.step.add_(1)
-
-
-def first_seen(history: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """Where an item stands for the first time in its row; never at padding."""
-    numbers, order = history.sort(dim=1, stable=True)
-    new = numbers > 0
-    new[:, 1:] &= numbers[:, 1:] != numbers[:, :-1]
-    return torch.zeros_like(new).scatter(1, order, new)
 
 
 def kl_divergence(
