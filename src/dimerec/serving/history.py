@@ -32,7 +32,8 @@ class Event(Struct, frozen=True):
     """One thing a user did.
 
     Attributes:
-        user, item: ids; an integer of 64 bits, or 1 to 512 characters. 7 and "7" are two ids.
+        user, item: ids; an integer of 64 bits, or 1 to 512 characters. 7 and "7" are one user
+            (an address on the web knows no difference) but two items.
         time: Unix seconds, 0 to the end of the year 9999.
         event_id: what makes a second delivery of the event known as one; 1 to 512 characters,
             unique per tenant. It should say nothing about the user: its digest outlives `erase`.
@@ -95,7 +96,7 @@ class HistoryStore(ABC):
 
     @abstractmethod
     def read(self, tenant: str, user: Id, limit: int) -> list[Id]:
-        """The items of the last `limit` (at least 1) events of `user`, oldest first, in the order
+        """The items of the last `limit` events of `user`, oldest first, in the order
         (time, arrival); empty for a user nothing is known of."""
 
     @abstractmethod
@@ -128,7 +129,7 @@ class MemoryStore(HistoryStore):
     def __init__(self, keep: int = KEEP) -> None:
         self._keep = keep
         self._seen: set[bytes] = set()
-        self._events: dict[tuple[str, Id], list[tuple[int, int, Id]]] = {}
+        self._events: dict[tuple[str, str], list[tuple[int, int, Id]]] = {}
         self._arrival = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -143,7 +144,7 @@ class MemoryStore(HistoryStore):
         if key in self._seen:
             return False
         self._seen.add(key)
-        history = self._events.setdefault((tenant, event.user), [])
+        history = self._events.setdefault((tenant, str(event.user)), [])
         self._arrival += 1
         insort(history, (event.time, self._arrival, event.item))
         if len(history) > self._keep:
@@ -153,13 +154,13 @@ class MemoryStore(HistoryStore):
     def read(self, tenant: str, user: Id, limit: int) -> list[Id]:
         with self._lock:
             self._check_open()
-            history = self._events.get((tenant, user), [])[-limit:]
+            history = self._events.get((tenant, str(user)), [])[-limit:] if limit > 0 else []
         return [item for _, _, item in history]
 
     def erase(self, tenant: str, user: Id) -> int:
         with self._lock:
             self._check_open()
-            return len(self._events.pop((tenant, user), []))
+            return len(self._events.pop((tenant, str(user)), []))
 
     def healthy(self) -> bool:
         return not self._closed

@@ -4,7 +4,7 @@ A Lua script tells new events from old ones and adds them in one step. Redis kee
 acknowledged only with an append-only file that is synced at every write (`--appendonly yes
 --appendfsync always`), so a server set up otherwise is refused.
 
-Keys, for a tenant t and a user u, both written as JSON: `dimerec:[t]:arrivals` counts,
+Keys, for a tenant t and a user u written as JSON: `dimerec:[t]:arrivals` counts,
 `dimerec:[t,u]` is a sorted set of "arrival item" by time, and `dimerec:[t]:seen:xxxxx` are hashes
 of the digests of event ids by their first five hexadecimal digits: small, so Redis packs them.
 """
@@ -100,7 +100,10 @@ class RedisStore(HistoryStore):
             keys, values = [_key(tenant) + b":arrivals"], [self._keep]
             for event in events[start : start + BATCH]:
                 id = digest(tenant, event.event_id)
-                keys += [_key(tenant) + b":seen:" + id.hex()[:5].encode(), _key(tenant, event.user)]
+                keys += [
+                    _key(tenant) + b":seen:" + id.hex()[:5].encode(),
+                    _key(tenant, str(event.user)),
+                ]
                 values += [id[2:], event.time, msgspec.json.encode(event.item)]
             stored += map(bool, self._told(lambda k=keys, v=values: self._script(k, v)))
         return stored
@@ -108,14 +111,14 @@ class RedisStore(HistoryStore):
     def read(self, tenant: str, user: Id, limit: int) -> list[Id]:
         if limit < 1 or not storable(user):
             return []
-        key = _key(tenant, user)
+        key = _key(tenant, str(user))
         members = self._told(lambda: self._redis.zrange(key, -min(limit, self._keep), -1))
         return [msgspec.json.decode(member.partition(b" ")[2]) for member in members]
 
     def erase(self, tenant: str, user: Id) -> int:
         if not storable(user):
             return 0
-        key = _key(tenant, user)
+        key = _key(tenant, str(user))
 
         def work() -> int:
             with self._redis.pipeline(transaction=True) as both:
@@ -186,7 +189,7 @@ class RedisStore(HistoryStore):
             self._turns.release()
 
 
-def _key(*parts: Id) -> bytes:
+def _key(*parts: str) -> bytes:
     return b"dimerec:" + msgspec.json.encode(parts)
 
 

@@ -109,7 +109,7 @@ class SqliteStore(HistoryStore):
         )
 
     def append(self, tenant: str, events: Sequence[Event]) -> list[bool]:
-        rows = [(digest(tenant, e.event_id), e.user, e.time, e.item) for e in events]
+        rows = [(digest(tenant, e.event_id), str(e.user), e.time, e.item) for e in events]
         keep = self._keep
 
         def work(writing: sqlite3.Connection) -> list[bool]:
@@ -137,7 +137,7 @@ class SqliteStore(HistoryStore):
         if limit < 1 or not storable(user):
             return []
         with self._told(), self._reader() as reading:
-            rows = reading.execute(_READ, (tenant, user, min(limit, self._keep))).fetchall()
+            rows = reading.execute(_READ, (tenant, str(user), min(limit, self._keep))).fetchall()
         return [item for (item,) in reversed(rows)]
 
     def erase(self, tenant: str, user: Id) -> int:
@@ -147,7 +147,7 @@ class SqliteStore(HistoryStore):
 
         def work(writing: sqlite3.Connection) -> int:
             removed = writing.execute(
-                "DELETE FROM event WHERE tenant = ? AND user = ?", (tenant, user)
+                "DELETE FROM event WHERE tenant = ? AND user = ?", (tenant, str(user))
             ).rowcount
             self._scrub |= removed > 0
             return min(removed, keep)
