@@ -13,6 +13,7 @@ from typer.main import get_command
 import dimerec
 from dimerec.cli import (
     audit,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -20,6 +21,7 @@ from dimerec.cli import (
     prepare,
     recommend,
     reproduce,
+    serve,
     sources,
     train,
 )
@@ -70,9 +72,12 @@ def _start(
 WORK, DATA = "From a log to recommendations", "Data"
 COMPARE, ABOUT = "Comparisons", "About this installation"
 for panel, verbs in {
-    WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend),
+    WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend, serve.serve),
     DATA: (sources.sources, sources.fetch, audit.audit),
-    COMPARE: (reproduce.reproduce,),
+    COMPARE: (
+        compare.compare,
+        reproduce.reproduce,
+    ),
     ABOUT: (demo.demo, models.models, doctor.doctor),
 }.items():
     for verb in verbs:
