@@ -3,40 +3,10 @@
 import numpy as np
 import pytest
 
-from dimerec.data.splits import Protocol
 from dimerec.errors import DataError
 from dimerec.evaluation import intervals
-from dimerec.evaluation.card import Machine, ProtocolCard
-from dimerec.evaluation.evaluator import Evaluation
 from dimerec.evaluation.intervals import DRAWS, Interval, difference, interval
-
-CARD = ProtocolCard(
-    dataset="made up",
-    digest="",
-    trained_on="",
-    protocol=Protocol(name="leave-one-out"),
-    split="test",
-    positions="last",
-    queries=0,
-    available=0,
-    users=0,
-    cold_targets=0,
-    candidates="",
-    hide_seen=False,
-    ties="",
-    lists=0,
-    model="",
-    weights="",
-    length=1,
-    seeds={},
-    sampling={},
-    versions={},
-    machine=Machine(cpus=1, threads=1, device="cpu"),
-)
-
-
-def scored(ranks: list[float], users: list[int]) -> Evaluation:
-    return Evaluation({}, CARD, np.array(ranks, np.float32), np.array(users, np.int64))
+from tests.evaluation.cards import scored
 
 
 def test_the_value_is_the_mean_over_queries():
