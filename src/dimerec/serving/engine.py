@@ -22,6 +22,7 @@ from dimerec.recommender import Query, Recommendation, Recommender
 from dimerec.retrieval import RetrievalIndex
 from dimerec.retrieval.exact import ExactIndex
 from dimerec.serving import export
+from dimerec.serving.compiled import Encode
 from dimerec.vocabulary import Id
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Engine:
         model: SequentialModel,
         vectors: np.ndarray | None,
         index: RetrievalIndex | None,
-        encode: export.Encode | None,
+        encode: Encode | None,
         reason: str,
         threads: int,
     ) -> None:
