@@ -17,6 +17,7 @@ from dimerec.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     models,
     prepare,
     recommend,
@@ -72,7 +73,14 @@ def _start(
 WORK, DATA = "From a log to recommendations", "Data"
 COMPARE, ABOUT = "Comparisons", "About this installation"
 for panel, verbs in {
-    WORK: (prepare.prepare, train.train, evaluate.evaluate, recommend.recommend, serve.serve),
+    WORK: (
+        prepare.prepare,
+        train.train,
+        evaluate.evaluate,
+        recommend.recommend,
+        export.export,
+        serve.serve,
+    ),
     DATA: (sources.sources, sources.fetch, audit.audit),
     COMPARE: (
         compare.compare,
