@@ -150,14 +150,8 @@ class Service:
         Raises:
             StoreUnavailable, Overloaded: nothing may be relied upon; send them all again.
         """
-        named = [
-            event
-            if isinstance(event.user, str)
-            else msgspec.structs.replace(event, user=str(event.user))
-            for event in events
-        ]
         stored = await self._stored(
-            "append", self._writes, lambda: self.store.append(tenant, named)
+            "append", self._writes, lambda: self.store.append(tenant, events)
         )
         self.metrics.events.labels("stored").inc(sum(stored))
         self.metrics.events.labels("duplicate").inc(len(stored) - sum(stored))
