@@ -1,4 +1,15 @@
-"""SASRec (Kang and McAuley 2018): a causal transformer whose last state is the query."""
+"""SASRec: a causal transformer whose state at an item is the query for the next one.
+
+Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018; official code:
+github.com/kang205/SASRec. gSASRec is this model with another loss: Petrov and Macdonald,
+"gSASRec: Reducing Overconfidence in Sequential Recommendation Trained with Negative Sampling",
+RecSys 2023; official code: github.com/asash/gSASRec-pytorch.
+
+Where paper and code differ, the code is followed: residuals carry the normalised input. Where this
+file differs from the code: the heads go through a linear layer, there they are concatenated. The
+published loss, BCE with one negative, is the recipe `sasrec-bce`; gBCE is `gsasrec`; `sasrec` has
+the sampled softmax of DimeRec's default, the stronger choice in the literature.
+"""
 
 from typing import Annotated
 
@@ -19,9 +30,7 @@ class Config(Struct, frozen=True):
 
     Attributes:
         width: d, divisible by `transformer.heads`.
-        transformer, softmax: see their structs. The published loss is binary cross-entropy with
-            one negative; here it is the (sampled) softmax that `[negatives]` implies, the
-            stronger choice in the literature.
+        transformer, softmax: see their structs.
     """
 
     width: Annotated[int, Meta(ge=2)] = 64
