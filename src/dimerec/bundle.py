@@ -18,11 +18,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dimerec import files, plugins
+from dimerec import files, plugins, retrieval
 from dimerec.config import RunConfig, Struct, convert
 from dimerec.errors import BundleError, ConfigError, DataError
 from dimerec.manifest import (
     AGAIN,
+    CACHE,
     COUNTS,
     FILES,
     GOLDEN,
@@ -194,6 +195,11 @@ class Bundle:
         """SHA-256 (hex) of the weights file."""
         return self.manifest.files[WEIGHTS].sha256
 
+    @property
+    def index_path(self) -> Path:
+        """Where an index of the item vectors may be kept; never required."""
+        return self.path / CACHE / "index"
+
     def model(self, device: torch.device | str = "cpu") -> SequentialModel:
         """A fresh copy of the model on `device`, in evaluation mode, without gradients.
 
@@ -224,9 +230,12 @@ class Bundle:
     def recommender(
         self, device: torch.device | str = "cpu", index: RetrievalIndex | None = None
     ) -> Recommender:
-        """A recommender on a fresh copy of the model; `index` as in `Recommender`."""
+        """A recommender on a fresh copy of the model; `index` as in `Recommender`, by default the
+        one that `dimerec index` left in the bundle's cache, if it is of these item vectors."""
         model = self.model(device)
         length, items = self.config.length, self.items
+        if index is None and model.has_vectors:
+            index = retrieval.index(model.item_vectors().float().cpu().numpy(), self.index_path)
         return Recommender(model, self.vocabulary, self.counts, length, index, items)
 
     def check(self, recommender: Recommender | None = None) -> None:

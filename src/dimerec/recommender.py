@@ -113,7 +113,7 @@ class Recommender:
             DataError: counts, items or item vectors do not fit the vocabulary.
         """
         self._model = model.eval()
-        self._encode = encode or model.encode
+        self._encode = encode
         self._vocabulary = vocabulary
         self._length = length
         self._index = index if model.has_vectors else None
@@ -125,7 +125,7 @@ class Recommender:
         table = torch.as_tensor(counts, dtype=torch.float32).cpu().numpy()
         sizes = {"vocabulary": vocabulary.size, "counts": len(table)}
         if self._index is not None:
-            sizes["item vectors"] = len(self._index.vectors)
+            sizes["item vectors"] = self._index.size
         if len(set(sizes.values())) > 1:
             rows = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise DataError(f"these must have one row an item and one for padding: {rows}")
@@ -239,7 +239,8 @@ class Recommender:
             if index is None:
                 scores, vectors = model.scores(batch, rows).float(), _NO_SCORES
             else:
-                scores, vectors = rows, self._encode(batch, rows).float().cpu().numpy()
+                encode = self._encode or model.encode
+                scores, vectors = rows, encode(batch, rows).float().cpu().numpy()
         out: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NO_SCORES)] * len(block)
         fetch = np.array([a.fetch for a in some])
         for n in set(fetch.tolist()):  # so that no query gets a list of its neighbour's length

@@ -25,7 +25,7 @@ def clustered():
 
 def test_recall_and_scores_are_near_exact(clustered):
     built, reference, queries = clustered
-    assert built._cells > 10 * approximate.PROBES  # it does skip most of the catalogue
+    assert built.cells > 10 * approximate.PROBES  # it does skip most of the catalogue
     rng = np.random.default_rng(1)
     exclude = [rng.integers(0, 20_001, m) for m in rng.integers(0, 300, len(queries))]
     numbers, scores = built.search(queries, 50, exclude)
@@ -56,8 +56,7 @@ def test_cells_that_hold_too_little_are_made_up_exactly(monkeypatch):
     crowd = np.eye(16)[0] + 0.01 * rng.standard_normal((3900, 16))
     loners = 3 * rng.standard_normal((101, 16))
     vectors = np.concatenate([loners, crowd]).astype(np.float32)
-    monkeypatch.setattr(approximate, "PROBES", 1)
-    built, reference = ApproximateIndex.build(vectors), ExactIndex.build(vectors)
+    built, reference = ApproximateIndex(vectors, probes=1), ExactIndex.build(vectors)
     asked = []
     search = built._exact.search
     monkeypatch.setattr(

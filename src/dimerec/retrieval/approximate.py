@@ -5,42 +5,92 @@ it. Whatever it finds is scored again with all of the user's queries, so the sco
 only the choice of candidates is approximate. Rows that come short are answered exactly.
 """
 
-from typing import Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from dimerec.retrieval import RetrievalIndex, checked
-from dimerec.retrieval.exact import ExactIndex
+from dimerec.errors import DataError
+from dimerec.retrieval import storage
+from dimerec.retrieval.exact import ExactIndex, blocks
 from dimerec.retrieval.filters import MANY, Allowed, grouped
+from dimerec.retrieval.local import LocalIndex
 
 PROBES = 32
 BLOCK = 2**22  # floats of candidate vectors held at once: 16 MiB
+LISTS = "lists.faiss"
 
 
-class ApproximateIndex(RetrievalIndex):
-    """FAISS inverted file over inner products; the same vectors always build the same index."""
+class ApproximateIndex(LocalIndex):
+    """FAISS inverted file over inner products; the same vectors always build the same index.
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    Attributes:
+        codes: "sq8" keeps 8 bits a coordinate in the cells, "flat" all 32. The candidates' scores
+            are exact either way.
+        probes: cells a query looks into, at least; `tuned` sets it.
+    """
+
+    kind: ClassVar[str] = "approximate"
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        gone: np.ndarray | None = None,
+        *,
+        codes: Literal["sq8", "flat"] = "sq8",
+        probes: int = PROBES,
+        lists: Any = None,
+    ) -> None:
+        """`lists`: the FAISS index of these vectors, where there is one already."""
+        super().__init__(vectors, gone)
         import faiss
 
-        self.vectors = vectors
-        self._exact = ExactIndex(vectors)
-        size, width = vectors.shape
-        self._items = size - 1
-        self._cells = max(1, min(round(4 * self._items**0.5), self._items // 39))
         self._faiss = faiss
-        self._quantizer = faiss.IndexFlatIP(width)  # FAISS keeps no reference of its own
-        self._index = faiss.IndexIVFFlat(
-            self._quantizer, width, self._cells, faiss.METRIC_INNER_PRODUCT
-        )
-        if self._items:
-            self._index.train(vectors[1:])
-            self._index.add_with_ids(vectors[1:], np.arange(1, size, dtype=np.int64))
+        self.codes, self.probes = codes, probes
+        self._exact = ExactIndex(self.vectors, self.gone)
+        self._lists = lists
+        if lists is None:
+            self._cluster()
 
-    @classmethod
-    def build(cls, vectors: np.ndarray) -> Self:
-        """Cluster and add the items; about a minute for a million of width 64 on two cores."""
-        return cls(checked(vectors))
+    def _cluster(self) -> None:
+        """Cells and lists anew; about a minute for a million items of width 64 on two cores."""
+        faiss, width = self._faiss, self.width
+        cells = max(1, min(round(4 * self.items**0.5), self.items // 39))
+        self._quantizer = faiss.IndexFlatIP(width)  # FAISS keeps no reference of its own
+        product = faiss.METRIC_INNER_PRODUCT
+        if self.codes == "flat":
+            self._lists = faiss.IndexIVFFlat(self._quantizer, width, cells, product)
+        else:
+            kind = faiss.ScalarQuantizer.QT_8bit
+            self._lists = faiss.IndexIVFScalarQuantizer(
+                self._quantizer, width, cells, kind, product
+            )
+        if self.items:
+            numbers = np.setdiff1d(np.arange(1, self.size), self.gone)
+            rows = self.vectors[1:] if not len(self.gone) else self.vectors[numbers]
+            self._lists.train(rows)
+            self._lists.add_with_ids(rows, numbers)
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return self._lists.nlist
+
+    def _add(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
+        there = np.setdiff1d(numbers[numbers < self.size], self.gone)
+        super()._add(numbers, vectors)
+        self._exact = ExactIndex(self.vectors, self.gone)
+        if not self._lists.is_trained:
+            return self._cluster()
+        if len(there):
+            self._lists.remove_ids(there)
+        self._lists.add_with_ids(vectors, numbers)
+
+    def _remove(self, numbers: np.ndarray) -> None:
+        super()._remove(numbers)
+        self._exact = ExactIndex(self.vectors, self.gone)
+        self._lists.remove_ids(numbers)
 
     def _search(
         self,
@@ -52,22 +102,23 @@ class ApproximateIndex(RetrievalIndex):
         users, interests, width = queries.shape
         numbers = np.zeros((users, n), np.int64)
         scores = np.full((users, n), -np.inf, np.float32)
+        if len(self.gone):
+            exclude = [e[~np.isin(e, self.gone)] for e in exclude]
         fetch = np.array([self._fetched(n + len(e)) for e in exclude], np.int64)
+        most = np.zeros(users, np.int64)  # items that a row may get
         for rows, allowed in grouped(allow):
-            if allowed is not None and len(allowed) <= MANY:
-                continue  # scored one by one below
-            for many in np.unique(fetch[rows]):
+            items = self._count(allowed)
+            for row in rows:
+                e = exclude[row]
+                most[row] = items - (len(e) if allowed is None else allowed.holds(e).sum())
+            if items <= (MANY if allowed is not None else 0):
+                continue  # these are scored one by one, below
+            for many in set(fetch[rows].tolist()):
                 same = rows[fetch[rows] == many]
-                step = max(1, BLOCK // (interests * int(many) * width))
-                for start in range(0, len(same), step):
-                    block = same[start : start + step]
+                for block in blocks(same, BLOCK // (interests * many * width)):
                     numbers[block], scores[block] = self._candidates(
-                        queries[block], n, int(many), [exclude[r] for r in block], allowed
+                        queries[block], n, many, [exclude[r] for r in block], allowed, items
                     )
-        most = [
-            self._items - len(e) if a is None else len(a) - int(a.holds(e).sum())
-            for a, e in zip(allow, exclude, strict=True)
-        ]
         short = np.flatnonzero((numbers > 0).sum(axis=1) < np.clip(most, 0, n))
         if len(short):
             numbers[short], scores[short] = self._exact.search(
@@ -79,7 +130,7 @@ class ApproximateIndex(RetrievalIndex):
         """How many a query fetches: `wanted` rounded up by less than a quarter, so that users with
         about as many exclusions are searched together, and each as if it were alone."""
         step = max(16, 1 << max(0, wanted.bit_length() - 3))
-        return min(-(-wanted // step) * step, self._items)
+        return max(1, min(-(-wanted // step) * step, self.items))
 
     def _candidates(
         self,
@@ -88,27 +139,25 @@ class ApproximateIndex(RetrievalIndex):
         fetch: int,
         exclude: list[np.ndarray],
         allowed: Allowed | None,
+        items: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
         # Enough cells for four times what is fetched, were all cells of one size.
-        items = self._items if allowed is None else len(allowed)
-        probes = max(PROBES, -(-4 * fetch * self._cells // items))
+        probes = max(self.probes, -(-4 * fetch * self.cells // items))
         parameters = self._faiss.SearchParametersIVF()
-        parameters.nprobe = min(probes, self._cells)
+        parameters.nprobe = min(probes, self.cells)
         if allowed is not None:
-            bits = allowed.bits
-            # FAISS keeps the address alone: the selector must outlive the search.
+            bits = allowed.bits  # FAISS keeps addresses alone: these must outlive the search
             selector = self._faiss.IDSelectorBitmap(len(bits), self._faiss.swig_ptr(bits))
             parameters.sel = selector
-        _, ids = self._index.search(queries.reshape(-1, width), fetch, params=parameters)
+        _, ids = self._lists.search(queries.reshape(-1, width), fetch, params=parameters)
         ids = np.sort(ids.reshape(users, interests * fetch), axis=1)  # FAISS fills up with -1
         usable = ids > 0
         usable[:, 1:] &= ids[:, 1:] != ids[:, :-1]
-        size = self._items + 1
         rows = np.arange(users)[:, None]
         if any(len(e) for e in exclude):
-            hidden = np.concatenate([r * size + e for r, e in enumerate(exclude)])
-            usable &= ~np.isin(rows * size + ids, hidden)
+            hidden = np.concatenate([r * self.size + e for r, e in enumerate(exclude)])
+            usable &= ~np.isin(rows * self.size + ids, hidden)
         ids = np.where(usable, ids, 0)
         products = np.matmul(self.vectors[ids], queries.transpose(0, 2, 1))  # [b, C, K]
         scores = np.where(usable, products.max(axis=2), -np.inf).astype(np.float32)
@@ -116,3 +165,24 @@ class ApproximateIndex(RetrievalIndex):
         ids, scores = ids[rows, order], scores[rows, order]
         spare = ((0, 0), (0, n - ids.shape[1]))
         return np.pad(ids, spare), np.pad(scores, spare, constant_values=-np.inf)
+
+    def _settings(self) -> dict[str, int | str]:
+        return {"codes": self.codes, "probes": self.probes}
+
+    def _files(self) -> dict[str, storage.Writer]:
+        write = self._faiss.write_index
+        return {**super()._files(), LISTS: lambda file: write(self._lists, str(file))}
+
+    @classmethod
+    def _load(cls, path: Path, settings: Mapping[str, int | str], mmap: bool) -> Self:
+        import faiss
+
+        codes, probes = settings["codes"], settings["probes"]
+        if codes not in ("sq8", "flat") or not isinstance(probes, int) or probes < 1:
+            raise DataError(f"settings {dict(settings)}")
+        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mmap else 0
+        lists = faiss.read_index(str(path / LISTS), flags)
+        vectors, gone = cls._arrays(path, mmap)
+        built = cls(vectors, gone, codes=codes, probes=probes, lists=lists)
+        built._file = path if mmap else None
+        return built

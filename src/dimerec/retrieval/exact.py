@@ -1,30 +1,23 @@
 """Exact search: score every item, keep the best."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dimerec.retrieval import RetrievalIndex, checked
 from dimerec.retrieval.filters import Allowed, grouped
+from dimerec.retrieval.local import LocalIndex
 
 BLOCK = 2**24  # scores held at once: 64 MiB
 FEW = 16  # where one in so many items is allowed, only those are scored
 
 
-class ExactIndex(RetrievalIndex):
+class ExactIndex(LocalIndex):
     """Every item is scored, users block by block."""
 
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-        self._items = torch.from_numpy(vectors).T  # [d, V]
-
-    @classmethod
-    def build(cls, vectors: np.ndarray) -> Self:
-        """An exact index; the vectors are kept as they are, without a copy where possible."""
-        return cls(checked(vectors))
+    kind: ClassVar[str] = "exact"
 
     def _search(
         self,
@@ -35,22 +28,29 @@ class ExactIndex(RetrievalIndex):
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
         numbers, best = np.zeros((users, n), np.int64), np.zeros((users, n), np.float32)
+        gone = torch.from_numpy(self.gone)
         for rows, allowed in grouped(allow):
-            items, columns = self._items, None
-            if allowed is not None and len(allowed) * FEW <= len(self.vectors):
-                columns = np.append(0, allowed.numbers)  # 0 is padding here, too
+            items, columns = torch.from_numpy(self.vectors).T, None  # [d, V]
+            if allowed is not None and len(allowed) * FEW <= self.size:
+                columns = np.append(0, np.setdiff1d(allowed.numbers, self.gone))
                 items, allowed = torch.from_numpy(self.vectors[columns]).T, None
-            step = max(1, BLOCK // (interests * items.shape[1]))
-            for start in range(0, len(rows), step):
-                block = rows[start : start + step]
+            for block in blocks(rows, BLOCK // (interests * items.shape[1])):
                 scores = torch.from_numpy(queries[block]).reshape(-1, width) @ items  # [b * K, V]
                 scores = scores.reshape(len(block), interests, -1).amax(dim=1)  # [b, V]
                 hidden = [exclude[r] for r in block]
                 if columns is not None:
                     hidden = [np.flatnonzero(np.isin(columns, e)) for e in hidden]
+                elif len(gone):
+                    scores.index_fill_(1, gone, -torch.inf)
                 found, best[block] = top(scores, n, hidden, [allowed] * len(block))
                 numbers[block] = found if columns is None else columns[found]
         return numbers, best
+
+
+def blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` `[r]` in parts of at most `size` (at least one)."""
+    step = max(1, size)
+    return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def top(
