@@ -294,7 +294,7 @@ class SqliteStore(HistoryStore):
         (found,) = writing.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise StoreUnavailable(
-                f"{self._path}: {_WAYS_OUT[sqlite3.SQLITE_CORRUPT]} ({found.splitlines()[0]})"
+                f"{self._path}: {_WAYS_OUT[sqlite3.SQLITE_CORRUPT]} ({' '.join(found.split())})"
             )
 
     def _identity(self) -> tuple[int, int]:
