@@ -1,6 +1,9 @@
 """ONNX: `encode` as a file that other runtimes read, on any platform."""
 
 import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -24,7 +27,7 @@ def written(program: torch.export.ExportedProgram) -> bytes:
     Raises:
         ServingError: an operation that ONNX does not have, or more than 2 GB of weights.
     """
-    with quiet():
+    with quiet(), _unsaid("torch.onnx", "onnxscript", "onnx_ir"):
         try:
             made = torch.onnx.export(
                 program,
@@ -37,6 +40,20 @@ def written(program: torch.export.ExportedProgram) -> bytes:
             return made.model_proto.SerializeToString()
         except Exception as e:  # the converter's errors have no common kind
             raise failed("written as ONNX", e) from e
+
+
+@contextmanager
+def _unsaid(*names: str) -> Iterator[None]:
+    """Log lines of the converter under the level of errors are of its own insides."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def session(content: bytes) -> Encode:

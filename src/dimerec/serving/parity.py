@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dimerec.config import Struct
 from dimerec.errors import ServingError
@@ -25,7 +26,8 @@ class Check(Struct, frozen=True):
         engine: "aotinductor" or "onnxruntime".
         batch: B.
         difference: largest difference of the queries' coordinates, of the largest coordinate.
-        agreement: share of the eager model's `TOP` best items that are also the compiled one's.
+        agreement: share of the compiled model's `TOP` best items that are the eager one's as well,
+            scores within `TOLERANCE` of the last one's counting as equal to it.
         eager, compiled: seconds a call, median, taken in turns on one thread.
     """
 
@@ -40,8 +42,8 @@ class Check(Struct, frozen=True):
 def checked(model: SequentialModel, length: int, engine: str, encode: Encode) -> list[Check]:
     """`encode` against the model at every batch size; ServingError where it differs too much."""
     with torch.inference_mode():
-        index = ExactIndex.build(model.item_vectors().float().numpy())
-        checks = [_compare(model, length, engine, encode, index, batch) for batch in BATCHES]
+        vectors = model.item_vectors().float()
+        checks = [_compare(model, length, engine, encode, vectors, batch) for batch in BATCHES]
     for check in checks:
         if not (check.difference <= TOLERANCE and check.agreement >= AGREEMENT):
             raise ServingError(
@@ -57,7 +59,7 @@ def _compare(
     length: int,
     engine: str,
     encode: Encode,
-    index: ExactIndex,
+    vectors: Tensor,
     batch: int,
 ) -> Check:
     given = inputs(model, length, batch)
@@ -66,12 +68,19 @@ def _compare(
         difference = agreement = float("nan")
     else:
         difference = float((eager - compiled).abs().max() / eager.abs().max().clamp_min(1e-30))
-        best, _ = index.search(eager.numpy(), TOP)
-        found, _ = index.search(compiled.numpy(), TOP)
-        same = [len(np.intersect1d(b[b > 0], f)) for b, f in zip(best, found, strict=True)]
-        agreement = sum(same) / max(1, int((best > 0).sum()))
+        agreement = _agreement(eager, compiled, vectors)
     slow, quick = _seconds(lambda: model.encode(*given), lambda: encode(*given))
     return Check(engine, batch, difference, agreement, slow, quick)
+
+
+def _agreement(eager: Tensor, compiled: Tensor, vectors: Tensor) -> float:
+    """See `Check`. Queries `[B, K, d]`, item vectors `[V, d]`."""
+    n = min(TOP, len(vectors) - 1)
+    index = ExactIndex.build(vectors.numpy())
+    found = torch.from_numpy(index.search(compiled.numpy(), n)[0])  # [B, n]
+    last = torch.from_numpy(index.search(eager.numpy(), n)[1])[:, -1:]  # [B, 1]
+    scores = torch.einsum("bkd,bnd->bkn", eager, vectors[found]).amax(1)  # [B, n]
+    return float((scores >= last - TOLERANCE * scores.abs().amax(1, keepdim=True)).float().mean())
 
 
 def _seconds(*calls: Callable[[], object]) -> list[float]:

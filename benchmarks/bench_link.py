@@ -1,0 +1,303 @@
+"""How long does the whole link take, a history of ids in and recommended ids out?
+
+DimeRec as the paper has it (T = 20 reverse steps, d = 64, K = 4, 256 hidden units), one request at
+a time on one thread, 100 items a request, seen items hidden. Three links are timed in turns:
+
+    compiled  the encoder of `dimerec export`
+    eager     the same model, not compiled
+    literal   Algorithm 2 word for word: the guidance is made anew in each step, and the denoiser
+              is one layer on the concatenation [x_t, t, g]
+
+All three share the noise, the index, the filters and the ids, so their queries are the same, which
+is checked. The catalogue is made up: unit vectors around random centres. The weights are drawn,
+then set so that what is generated is a noisy mean of the history's items, as in a trained model;
+the time does not depend on their values. Recall is that of the index, against exact search.
+
+Smaller catalogues are the first items of the largest one. Prints a table, writes
+`results/link.json`, and exits with 1 where the compiled link at the largest catalogue and the
+shortest history is less than 4 times as fast as the literal one, or recall is under 0.97.
+
+    python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70] [--seconds 6]
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dimerec import config, retrieval
+from dimerec.model import Catalogue
+from dimerec.models import dimerec
+from dimerec.recommender import Query, Recommender
+from dimerec.retrieval import RetrievalIndex
+from dimerec.retrieval.exact import ExactIndex
+from dimerec.serving.compiled import Encode, attach, exported, native
+from dimerec.vocabulary import Vocabulary
+
+N, ROUND = 100, 20  # items a request; requests of one link before it is the next one's turn
+SPREAD = 0.9  # of items around their centre, whose length is 1
+ITEMS_A_CENTRE = 100
+RECALL_QUERIES = 200
+FASTER, RECALL = 4.0, 0.97
+
+
+def catalogue(size: int, width: int) -> tuple[Tensor, np.ndarray]:
+    """Unit vectors `[size, d]`, row 0 zero, and the centre of each item, int64 `[size]`."""
+    rng = torch.Generator().manual_seed(0)
+    count = max(1, size // ITEMS_A_CENTRE)
+    centres = F.normalize(torch.randn(count, width, generator=rng), dim=1)
+    home = torch.randint(count, (size,), generator=rng)
+    noise = torch.randn(size, width, generator=rng) / width**0.5
+    vectors = F.normalize(centres[home] + SPREAD * noise, dim=1)
+    vectors[0] = 0
+    return vectors, home.numpy()
+
+
+def paper_model(vectors: Tensor, length: int) -> dimerec.Model:
+    """The paper's model on these items, generating a noisy mean of the history."""
+    options = config.load("dimerec-paper").model_config()
+    size, width = vectors.shape
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        counts = torch.ones(size)
+        model = dimerec.Model(options, Catalogue(size=size, length=length, counts=counts))
+    model.eval().requires_grad_(False)
+    dam, interests = model.dam, options.guidance.interests
+    model.items.weight.copy_(vectors)
+    # gelu(x) - gelu(-x) = x: two times d hidden units pass on the mean of the interests.
+    mean = torch.eye(width).repeat(1, interests) / interests
+    for sign, start in ((1, 0), (-1, width)):
+        units = slice(start, start + width)
+        dam.on_g.weight[units] = sign * mean
+        dam.out.weight[:, units] = sign * torch.eye(width)
+        dam.on_t.weight[units] = dam.on_x.weight[units] = 0
+        dam.on_t.bias[units] = 0
+    dam.out.bias.zero_()
+    return model
+
+
+class Literal:
+    """Algorithm 2 word for word, on the model's weights."""
+
+    def __init__(self, model: dimerec.Model) -> None:
+        dam = model.dam
+        self.model = model
+        self.weight = torch.cat([dam.on_x.weight, dam.on_t.weight, dam.on_g.weight], 1)
+        self.steps = model.config.steps
+
+    def __call__(self, history: Tensor, noise: Tensor) -> Tensor:
+        model, dam = self.model, self.model.dam
+        x = model.space.project(noise[:, 0])
+        for t in range(self.steps, 0, -1):
+            guidance = model.guide(history)  # [B, K, d]
+            step = dam.step.project(dam.step.angles[t]).expand_as(x)
+            inner = F.linear(
+                torch.cat([x, step, guidance.flatten(1)], 1), self.weight, dam.on_t.bias
+            )
+            x0 = model.space.project(dam.out(F.gelu(inner)))
+            if t == 1:
+                return model.space.project(x0).unsqueeze(1)
+            on_x, on_x0, variance = model.schedule.posterior(t, t - 1)
+            fresh = noise[:, self.steps - t + 1]
+            x = model.space.project(on_x * x + on_x0 * x0 + variance**0.5 * fresh)
+        raise AssertionError("there is at least one step")
+
+
+class Timed:
+    """A call, and the seconds it took last."""
+
+    def __init__(self, call: Callable) -> None:
+        self.call, self.seconds = call, 0.0
+
+    def __call__(self, *given, **named):
+        began = time.perf_counter()
+        out = self.call(*given, **named)
+        self.seconds = time.perf_counter() - began
+        return out
+
+
+def histories(home: np.ndarray, size: int, length: int, count: int) -> np.ndarray:
+    """Item numbers `[count, length]`, each row of one centre, so that their mean is near items."""
+    rng = np.random.default_rng(length)
+    homes = home[1:size]
+    order = np.argsort(homes, kind="stable")
+    first = np.searchsorted(homes[order], np.arange(homes.max() + 2))
+    out = []
+    for _ in range(count):
+        centre = homes[rng.integers(len(homes))]
+        own = 1 + order[first[centre] : first[centre + 1]]
+        out.append(rng.choice(own, length))
+    return np.array(out)
+
+
+def queries_of(model: dimerec.Model, history: np.ndarray) -> np.ndarray:
+    """Query vectors `[Q, K, d]` of histories `[Q, L]`."""
+    rng = torch.Generator().manual_seed(1)
+    noise = torch.randn(len(history), model.noise_draws, model.width, generator=rng)
+    with torch.inference_mode():
+        return model.encode(torch.from_numpy(history), noise).numpy()
+
+
+def recall(index: RetrievalIndex, exact: ExactIndex, queries: np.ndarray) -> float:
+    """Share of the N exactly best items that the index finds, one query at a time."""
+    best, _ = exact.search(queries, N)
+    found = [index.search(query[None], N)[0][0] for query in queries]
+    return float(np.mean([len(np.intersect1d(b, f)) / N for b, f in zip(best, found, strict=True)]))
+
+
+def measure(
+    links: dict[str, Encode],
+    model: dimerec.Model,
+    index: RetrievalIndex,
+    history: np.ndarray,
+    size: int,
+    seconds: float,
+) -> dict[str, dict[str, float]]:
+    """Microseconds of each link over the same requests, in turns, and where they went."""
+    vocabulary, counts = Vocabulary(range(size - 1)), torch.ones(size)
+    search = Timed(index.search)
+    index.search = search  # type: ignore[method-assign]
+    timed = {name: Timed(encode) for name, encode in links.items()}
+    ready = {
+        name: Recommender(model, vocabulary, counts, history.shape[1], index, encode=encode)
+        for name, encode in timed.items()
+    }
+    # An id is its number less 1, so that ids are looked up and not guessed.
+    asked = [Query(ids, n=N, seed=row) for row, ids in enumerate((history - 1).tolist())]
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in links}
+    answers = {name: [r.answer([q])[0] for q in asked[:ROUND]] for name, r in ready.items()}
+    same_answers(answers)
+    end, turn = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        for name, recommender in ready.items():
+            for row in range(turn, turn + ROUND):
+                one = [asked[row % len(asked)]]
+                began = time.perf_counter()
+                recommender.answer(one)
+                total = time.perf_counter() - began
+                taken[name].append((total, timed[name].seconds, search.seconds))
+        turn += ROUND
+    del index.search  # the class's own again
+    return {name: figures(np.array(times) * 1e6) for name, times in taken.items()}
+
+
+def same_answers(answers: dict[str, list]) -> None:
+    """All links recommend the same, rounding aside."""
+    first, *others = answers.values()
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            shared = len(set(one.items) & set(two.items))
+            if shared < 0.98 * len(one.items):
+                raise SystemExit(f"the links disagree: {shared} of {len(one.items)} items shared")
+
+
+def figures(times: np.ndarray) -> dict[str, float]:
+    """`times` [requests, 3] microseconds: total, encoding, searching."""
+    total, encode, search = times.T
+    p50, p99, p999 = np.quantile(total, (0.5, 0.99, 0.999))
+    return {
+        "requests": len(times),
+        "p50_us": round(p50, 1),
+        "p99_us": round(p99, 1),
+        "p99.9_us": round(p999, 1),
+        "encode_us": round(float(np.median(encode)), 1),
+        "search_us": round(float(np.median(search)), 1),
+        "rest_us": round(float(np.median(total - encode - search)), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 70])
+    parser.add_argument("--seconds", type=float, default=6.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    import faiss
+
+    vectors, home = catalogue(
+        max(given.items) + 1, config.load("dimerec-paper").model_config().width
+    )
+    models, compiled = {}, {}
+    for length in given.lengths:
+        began = time.perf_counter()
+        models[length] = model = paper_model(vectors, length)
+        compiled[length] = attach(model, length, native(model, exported(model, length)))
+        print(f"compiled for L = {length} in {time.perf_counter() - began:.0f} s", flush=True)
+    rows = []
+    for items in sorted(given.items):
+        some = vectors[: items + 1].numpy()
+        faiss.omp_set_num_threads(os.cpu_count() or 1)
+        began = time.perf_counter()
+        index = retrieval.index(some)
+        built = time.perf_counter() - began
+        faiss.omp_set_num_threads(1)
+        print(f"{type(index).__name__} of {items:,} items in {built:.0f} s", flush=True)
+        exact = ExactIndex.build(some)
+        for length, model in models.items():
+            history = histories(home, items + 1, length, 500)
+            found = recall(index, exact, queries_of(model, history[:RECALL_QUERIES]))
+            links = {
+                "compiled": compiled[length],
+                "eager": model.encode,
+                "literal": Literal(model),
+            }
+            measured = measure(links, model, index, history, items + 1, given.seconds)
+            faster = measured["literal"]["p50_us"] / measured["compiled"]["p50_us"]
+            row = {"items": items, "length": length, "index": type(index).__name__}
+            row |= {"build_s": round(built, 1), f"recall@{N}": round(found, 4)}
+            rows.append({**row, "faster": round(faster, 2), "links": measured})
+            show(rows[-1])
+    report(rows)
+
+
+def show(row: dict) -> None:
+    print(
+        f"\n{row['items']:,} items, L = {row['length']}, {row['index']}: recall@{N} "
+        f"{row[f'recall@{N}']:.3f}, {row['faster']:.1f} times faster than literal"
+    )
+    print("| link | p50 us | p99 us | p99.9 us | encode | search | noise, filters, ids |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, f in row["links"].items():
+        cells = [
+            f[k] for k in ("p50_us", "p99_us", "p99.9_us", "encode_us", "search_us", "rest_us")
+        ]
+        print(f"| {name} | {' | '.join(f'{c:,.0f}' for c in cells)} |", flush=True)
+
+
+def report(rows: list[dict]) -> None:
+    result = {
+        "threads": 1,
+        "n": N,
+        "load": round(os.getloadavg()[0], 1),
+        "machine": {
+            "processor": platform.machine(),
+            "cpus": os.cpu_count(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+        "rows": rows,
+    }
+    out = Path(__file__).parent / "results" / "link.json"
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    hardest = max(rows, key=lambda row: (row["items"], -row["length"]))
+    found = hardest[f"recall@{N}"]
+    print(
+        f"\n{hardest['items']:,} items, L = {hardest['length']}: {hardest['faster']:.1f} times "
+        f"(wanted {FASTER:.0f}), recall {found:.3f} (wanted {RECALL})"
+    )
+    sys.exit(0 if hardest["faster"] >= FASTER and found >= RECALL else 1)
+
+
+if __name__ == "__main__":
+    main()
