@@ -82,6 +82,13 @@ class SequentialModel(nn.Module, ABC):
         queries = self.encode(history, noise)
         return (queries @ self.item_vectors().T).amax(dim=1)
 
+    def interests(self, history: Tensor, noise: Tensor) -> Tensor:
+        """The interests `[B, K, d]` a history is seen to have, for diagnostics.
+
+        They are the queries, unless a model makes its queries of interests.
+        """
+        return self.encode(history, noise)
+
     def load_tensors(self, state: dict[str, Tensor]) -> None:
         """Take over the `state_dict()` of such a model; RuntimeError when it does not fit."""
         self.load_state_dict(state, strict=True)

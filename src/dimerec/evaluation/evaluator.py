@@ -115,14 +115,14 @@ def evaluate(
         ConfigError: there is no such device.
         TrainingDiverged: the model scores with NaN.
     """
-    _check_vocabulary(bundle, dataset)
+    check_vocabulary(bundle, dataset)
     queries = dataset.queries(split, positions, limit)
     if not len(queries):
         raise DataError(
             f"{dataset.path}: no query in split {split!r} at {positions!r}: choose another "
             "split, or prepare with a protocol that fills it"
         )
-    chosen = _device(device)
+    chosen = device_named(device)
     model = bundle.model(chosen)
     how = {"length": bundle.config.length, "hide_seen": hide_seen, "seed": seed, "device": chosen}
     found = ranks(model, queries, **how)
@@ -150,7 +150,8 @@ def evaluate(
     return Evaluation(values, card, found, queries.users(slice(0, len(queries))))
 
 
-def _check_vocabulary(bundle: Bundle, dataset: Dataset) -> None:
+def check_vocabulary(bundle: Bundle, dataset: Dataset) -> None:
+    """DataError where the bundle's items are not the dataset's."""
     ours, theirs = bundle.vocabulary, dataset.vocabulary
     if ours.fingerprint != theirs.fingerprint:
         raise DataError(
@@ -160,7 +161,8 @@ def _check_vocabulary(bundle: Bundle, dataset: Dataset) -> None:
         )
 
 
-def _device(name: torch.device | str) -> torch.device:
+def device_named(name: torch.device | str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where it is there. ConfigError: there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

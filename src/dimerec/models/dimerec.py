@@ -193,5 +193,8 @@ class Model(SequentialModel):
             samples = self.space.project(samples)
         return samples
 
+    def interests(self, history: Tensor, noise: Tensor) -> Tensor:
+        return self.guide(history)
+
     def item_vectors(self) -> Tensor:
         return self.items.table()
