@@ -84,6 +84,13 @@ def test_rare_genres_and_items_without_any_are_left_out():
     assert "opera" in probe_vectors(vectors, names).categories
 
 
+def test_a_genre_that_all_have_tells_nothing():
+    vectors, names = planted(0.1)
+    found = probe_vectors(vectors, [["film", *row] for row in names])
+    assert found.majority.micro == found.majority.blind_micro == 1.0
+    assert found.multilabel.macro > 0.93  # of those that not all have
+
+
 def test_too_few_items_are_refused():
     with pytest.raises(DataError, match="0 items with 0 categories"):
         probe_vectors(np.ones((30, 4)), [[]] * 30)
