@@ -123,7 +123,7 @@ def test_what_was_acknowledged_survives_a_power_loss(folder: Path, monkeypatch):
 def test_what_was_acknowledged_survives_a_power_loss_at_any_moment(
     folder: Path, monkeypatch, seed: int
 ):
-    todo = steps(seed, 60)
+    todo = steps(seed, 25)
     written = record(folder, monkeypatch, todo, pages=(8, 30, 1000)[seed])
     moments = range(len(written.operations) + 1)
     assert broken_promises(folder, written, todo, moments) == []
