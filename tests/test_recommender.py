@@ -197,6 +197,10 @@ def test_keys_are_those_of_the_items_alone(histories):
     keys = history_keys(left_padded(rows, 6))
     assert keys.tolist() == history_keys(left_padded(rows, 9)).tolist()
     assert len(set(keys.tolist())) == len(set(map(tuple, histories)))
+    # few are made one by one, many as arrays
+    assert history_keys(left_padded(rows * 5, 6))[: len(rows)].tolist() == [
+        int(history_keys(left_padded([row], 6))[0]) for row in rows
+    ]
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=7), max_size=5), st.integers(1, 5))

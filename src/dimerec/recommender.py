@@ -23,6 +23,7 @@ from dimerec.retrieval.filters import Allowed, Shelf
 from dimerec.vocabulary import Id, Item, Vocabulary
 
 USERS = 256  # encoded at once
+FEW = 4  # histories whose keys are made one by one
 CANDIDATES = 5  # times n items are found, where n of them are to differ
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -294,6 +295,11 @@ class Recommender:
 
 def left_padded(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
     """The last `length` item numbers of each history, int64 `[B, length]`, left-padded with 0."""
+    if len(histories) == 1:  # what one request asks
+        last = histories[0][-length:]
+        alone = np.zeros((1, length), np.int64)
+        alone[0, length - len(last) :] = last
+        return alone
     lengths = np.array([len(h) for h in histories], np.int64)
     flat = np.concatenate([*histories, np.zeros(0, np.int64)])
     from_end = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(flat))  # 1 is the last
@@ -306,6 +312,8 @@ def left_padded(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 def history_keys(history: np.ndarray) -> np.ndarray:
     """A 64-bit key of each left-padded history `[B, L]`, uint64 `[B]`; padding does not count."""
+    if len(history) <= FEW:
+        return np.array([_key(numbers) for numbers in history.tolist()], np.uint64)
     keys = np.zeros(len(history), np.uint64)
     for column in np.ascontiguousarray(history.T).astype(np.uint64):  # the L steps of a hash
         mixed = (keys ^ column) + np.uint64(0x9E3779B97F4A7C15)
@@ -313,6 +321,18 @@ def history_keys(history: np.ndarray) -> np.ndarray:
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         keys = np.where(column > 0, mixed ^ (mixed >> np.uint64(31)), keys)
     return keys
+
+
+def _key(numbers: list[int]) -> int:
+    """`history_keys` of one history: for a few, whole numbers are quicker than arrays."""
+    key, all_bits = 0, 2**64 - 1
+    for number in numbers:
+        if number:
+            mixed = ((key ^ number) + 0x9E3779B97F4A7C15) & all_bits
+            mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & all_bits
+            mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & all_bits
+            key = mixed ^ mixed >> 31
+    return key
 
 
 def _lists(histories: Any) -> list[list[Id]]:
