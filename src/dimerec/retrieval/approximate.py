@@ -116,9 +116,10 @@ class ApproximateIndex(LocalIndex):
             for many in set(fetch[rows].tolist()):
                 same = rows[fetch[rows] == many]
                 for block in blocks(same, BLOCK // (interests * many * width)):
-                    numbers[block], scores[block] = self._candidates(
+                    found, best = self._candidates(
                         queries[block], n, many, [exclude[r] for r in block], allowed, items
                     )
+                    numbers[block, : found.shape[1]], scores[block, : found.shape[1]] = found, best
         short = np.flatnonzero((numbers > 0).sum(axis=1) < np.clip(most, 0, n))
         if len(short):
             numbers[short], scores[short] = self._exact.search(
@@ -142,29 +143,34 @@ class ApproximateIndex(LocalIndex):
         items: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
-        # Enough cells for four times what is fetched, were all cells of one size.
-        probes = max(self.probes, -(-4 * fetch * self.cells // items))
+        # Among fewer items the nearest lie farther away: measured, the cells to be searched for
+        # one recall grow as the root. And enough for four times what is fetched, were all of one
+        # size.
+        probes = self.probes * (self.items / items) ** 0.5
         parameters = self._faiss.SearchParametersIVF()
-        parameters.nprobe = min(probes, self.cells)
+        parameters.nprobe = min(self.cells, max(round(probes), -(-4 * fetch * self.cells // items)))
         if allowed is not None:
             bits = allowed.bits  # FAISS keeps addresses alone: these must outlive the search
             selector = self._faiss.IDSelectorBitmap(len(bits), self._faiss.swig_ptr(bits))
             parameters.sel = selector
         _, ids = self._lists.search(queries.reshape(-1, width), fetch, params=parameters)
-        ids = np.sort(ids.reshape(users, interests * fetch), axis=1)  # FAISS fills up with -1
-        usable = ids > 0
-        usable[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+        ids = ids.reshape(users, interests * fetch)
+        usable = ids > 0  # FAISS fills up with -1
+        if interests > 1:
+            ids.sort(axis=1)
+            usable = ids > 0
+            usable[:, 1:] &= ids[:, 1:] != ids[:, :-1]
         rows = np.arange(users)[:, None]
-        if any(len(e) for e in exclude):
-            hidden = np.concatenate([r * self.size + e for r, e in enumerate(exclude)])
-            usable &= ~np.isin(rows * self.size + ids, hidden)
+        hidden = np.concatenate([r * self.size + e for r, e in enumerate(exclude)])
+        if len(hidden):  # ascending
+            keys = rows * self.size + ids
+            at = np.minimum(hidden.searchsorted(keys), len(hidden) - 1)
+            usable &= hidden[at] != keys
         ids = np.where(usable, ids, 0)
         products = np.matmul(self.vectors[ids], queries.transpose(0, 2, 1))  # [b, C, K]
-        scores = np.where(usable, products.max(axis=2), -np.inf).astype(np.float32)
+        scores = np.where(usable, products.max(axis=2), -np.inf).astype(np.float32, copy=False)
         order = np.lexsort((ids, -scores), axis=-1)[:, :n]
-        ids, scores = ids[rows, order], scores[rows, order]
-        spare = ((0, 0), (0, n - ids.shape[1]))
-        return np.pad(ids, spare), np.pad(scores, spare, constant_values=-np.inf)
+        return ids[rows, order], scores[rows, order]
 
     def _settings(self) -> dict[str, int | str]:
         return {"codes": self.codes, "probes": self.probes}
