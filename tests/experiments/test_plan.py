@@ -73,6 +73,35 @@ def test_fingerprints_tell_apart_what_matters(tmp_path: Path) -> None:
     assert fingerprint(renamed, plan.runs[0], 0) == fingerprint(plan, plan.runs[0], 0)
 
 
+PUBLISHED = """
+[[runs.published]]
+source = "a paper"
+metrics = { "hr@20" = 0.5 }
+"""
+
+
+def test_what_others_published_is_no_part_of_a_result(tmp_path: Path) -> None:
+    plan, held = written(tmp_path), written(tmp_path, PLAN + PUBLISHED)
+    assert held.runs[1].published[0].metrics == {"hr@20": 0.5}
+    assert held.runs[1].published[0].tolerance == 0.05
+    assert fingerprint(held, held.runs[1], 0) == fingerprint(plan, plan.runs[1], 0)
+
+
+def test_a_run_may_have_a_budget_of_its_own(tmp_path: Path) -> None:
+    text = PLAN.replace('config = "sasrec"', 'config = "sasrec"\nepochs = 5')
+    plan, own = written(tmp_path), written(tmp_path, text)
+    assert [recipe(own, run, 0).training.epochs for run in own.runs] == [2, 5]
+    assert fingerprint(own, own.runs[1], 0) != fingerprint(plan, plan.runs[1], 0)
+    same = msgspec.structs.replace(own.runs[1], epochs=2)
+    assert fingerprint(own, same, 0) == fingerprint(plan, plan.runs[1], 0)
+
+
+@pytest.mark.parametrize("name", ["hr@5", "recall@20", "hr"])
+def test_a_published_metric_that_no_result_has_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'SASRec' has a published '{name}'.*10, 20, 50"):
+        written(tmp_path, PLAN + PUBLISHED.replace("hr@20", name))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
