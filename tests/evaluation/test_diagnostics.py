@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from dimerec import bundle as bundles
-from dimerec import config as configs
-from dimerec import plugins
 from dimerec.bundle import Bundle
 from dimerec.data import dataset as datasets
 from dimerec.data.dataset import Dataset
@@ -17,56 +14,13 @@ from dimerec.errors import DataError
 from dimerec.evaluation import geometry
 from dimerec.evaluation.diagnostics import diagnose, interests, item_vectors, neighbours
 from dimerec.evaluation.evaluator import evaluate
-from dimerec.vocabulary import Item, Vocabulary
-
-V, USERS = 121, 60
+from dimerec.vocabulary import Vocabulary
+from tests.evaluation.toys import USERS, V, made, whole_users
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """60 users of 6 to 30 events, every fifth one tests; the last ten items are never trained on."""
-    rng = np.random.default_rng(0)
-    n = rng.integers(6, 31, USERS)
-    test = np.arange(USERS) % 5 == 0
-    popularity = 1 / np.arange(1, V)
-    items = rng.choice(np.arange(1, V), n.sum(), p=popularity / popularity.sum())
-    of_test = np.repeat(test, n)
-    items[~of_test] = np.minimum(items[~of_test], V - 11)
-    return datasets.write(
-        tmp_path_factory.mktemp("data") / "toy",
-        vocabulary=Vocabulary([f"i{i}" for i in range(1, V)]),
-        users=Vocabulary([f"u{u}" for u in range(USERS)]),
-        offsets=np.cumsum([0, *n]),
-        items=items,
-        times=np.arange(n.sum()),
-        train_end=np.where(test, 0, n),
-        valid_end=np.where(test, 0, n),
-        card={"name": "toy", "protocol": {"name": "users-8-1-1"}},
-        metadata=[Item(categories=("odd",) if i % 2 else ("even", "more")) for i in range(1, V)],
-    )
-
-
-def made(folder: Path, dataset: Dataset, name: str) -> Bundle:
-    """A bundle with random weights."""
-    config = configs.load(
-        name, ["length=8", "options.width=16"][: 1 if name == "popularity" else 2]
-    )
-    catalogue = dataset.catalogue(config.length)
-    model = plugins.load("dimerec.models", config.model).Model(config.model_config(), catalogue)
-    if name == "popularity":
-        model.counts += catalogue.counts
-    rng = torch.Generator().manual_seed(0)
-    for weight in model.parameters():
-        weight.data += 0.3 * torch.randn(weight.shape, generator=rng)
-    return bundles.write(
-        folder / name,
-        model=model,
-        config=config,
-        vocabulary=dataset.vocabulary,
-        items=dataset.metadata(),
-        counts=dataset.counts(),
-        origin={"dataset": "toy", "digest": dataset.digest, "protocol": "users-8-1-1"},
-    )
+    return whole_users(tmp_path_factory.mktemp("data") / "toy")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from dimerec.cli import (
     index,
     models,
     prepare,
+    protocols,
     recommend,
     reproduce,
     serve,
@@ -88,6 +89,7 @@ for panel, verbs in {
     COMPARE: (
         compare.compare,
         diagnose.diagnose,
+        protocols.protocols,
         reproduce.reproduce,
     ),
     ABOUT: (demo.demo, models.models, doctor.doctor),
