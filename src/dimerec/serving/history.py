@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from bisect import insort
 from collections.abc import Sequence
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
@@ -173,6 +173,12 @@ class MemoryStore(HistoryStore):
             raise StoreUnavailable("the store in memory was closed")
 
 
+def plain(url: str) -> str:
+    """`url` without name, password and settings, for messages."""
+    split = urlsplit(url)
+    return urlunsplit((split.scheme, split.netloc.rpartition("@")[2], split.path, "", ""))
+
+
 FORMS = "sqlite:///FILE, redis://HOST:PORT/DB or memory:"
 
 
@@ -189,12 +195,13 @@ def open_store(url: str) -> HistoryStore:
         StoreUnavailable: the store cannot be opened, is corrupt or does not keep its promises.
     """
     address, _, query = url.partition("?")
+    name = plain(address) if "@" in address else address
     settings: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     keep = settings.pop("keep", str(KEEP))
     if settings:
-        raise ConfigError(f"{url}: a store knows no setting {', '.join(settings)}, only keep=N")
+        raise ConfigError(f"{name}: a store knows no setting {', '.join(settings)}, only keep=N")
     if not (keep.isascii() and keep.isdigit() and 0 < int(keep) <= 1_000_000):
-        raise ConfigError(f"{url}: keep={keep} must be a number of events in 1..1000000")
+        raise ConfigError(f"{name}: keep={keep} must be a number of events in 1..1000000")
     if address in ("memory:", "memory://"):
         return MemoryStore(int(keep))
     if address.startswith("sqlite:///") and len(address) > len("sqlite:///"):
@@ -205,4 +212,4 @@ def open_store(url: str) -> HistoryStore:
         from dimerec.serving.redis import RedisStore
 
         return RedisStore(address, int(keep))
-    raise ConfigError(f"{url}: not the URL of a store; it is {FORMS}")
+    raise ConfigError(f"{name}: not the URL of a store; it is {FORMS}")

@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from dimerec.errors import ConfigError, Overloaded, StoreUnavailable
-from dimerec.serving.history import KEEP, Event, HistoryStore, digest, storable
+from dimerec.serving.history import KEEP, Event, HistoryStore, digest, plain, storable
 from dimerec.vocabulary import Id
 
 T = TypeVar("T")
@@ -70,10 +69,8 @@ class RedisStore(HistoryStore):
             from redis.backoff import NoBackoff
             from redis.retry import Retry
         except ImportError as e:
-            raise ConfigError(
-                f"{_plain(url)}: install the extra: pip install dimerec[redis]"
-            ) from e
-        self._name, self._keep = _plain(url), keep
+            raise ConfigError(f"{plain(url)}: install the extra: pip install dimerec[redis]") from e
+        self._name, self._keep = plain(url), keep
         self._errors = exceptions
         self._turns = threading.BoundedSemaphore(CONNECTIONS)
         self._down_until, self._closed, self._warned = 0.0, False, False
@@ -191,9 +188,3 @@ class RedisStore(HistoryStore):
 
 def _key(*parts: str) -> bytes:
     return b"dimerec:" + msgspec.json.encode(parts)
-
-
-def _plain(url: str) -> str:
-    """`url` without name and password."""
-    split = urlsplit(url)
-    return urlunsplit((split.scheme, split.netloc.rpartition("@")[2], split.path, "", ""))

@@ -27,6 +27,7 @@ SCHEMA = 1
 APPLICATION = 0x44494D45  # "DIME", in the header of the file
 SYNCHRONOUS = "FULL"
 QUEUE, GROUP = 10_000, 1_000  # events that may wait, events to a commit
+ROOM = 1 << 20  # bytes free on a disk that is not called full
 SLACK = 16  # about so many events more than read are on disk: trimming costs a scan
 READERS = 4
 BUSY, PATIENCE = 5.0, 15.0  # seconds for another process; for a commit
@@ -156,13 +157,16 @@ class SqliteStore(HistoryStore):
 
     def healthy(self) -> bool:
         try:
+            disk = os.statvfs(self._path)
+            if self._closed or disk.f_bavail * disk.f_frsize < ROOM:
+                return False
             self.read("", 0, 1)
             if self._failed:
                 work = "UPDATE counter SET arrival = arrival"
                 self._queue.do(lambda writing: writing.execute(work), 1, 2.0)
         except Exception:
             return False
-        return not self._closed
+        return True
 
     def close(self) -> None:
         self._closed = True
@@ -208,12 +212,22 @@ class SqliteStore(HistoryStore):
                     )
                 if self._scrub:
                     self._forget(writing)
-        except BaseException:
+        except BaseException as e:
             self._failed = True
-            self._drop()  # a fresh connection knows nothing of what went wrong
+            self._roll_back(e.__cause__)
             raise
         self._failed = False
         return results
+
+    def _roll_back(self, cause: BaseException | None) -> None:
+        full = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        try:
+            if full and self._writing is not None and self._writing.in_transaction:
+                self._writing.execute("ROLLBACK")
+        except sqlite3.Error:
+            full = False
+        if not full:  # a fresh connection, next time, knows nothing of what went wrong
+            self._drop()
 
     def _forget(self, writing: sqlite3.Connection) -> None:
         """Move what is left into the file and cut the log, which may hold what was erased."""
@@ -326,7 +340,10 @@ class SqliteStore(HistoryStore):
         try:
             yield
         except sqlite3.Error as e:
-            code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the index of the log
+                code = sqlite3.SQLITE_FULL
+            code &= 0xFF  # extended codes hold the plain one
             way = _WAYS_OUT.get(code, "see to the file and its disk")
             raise StoreUnavailable(f"{self._path}: {way} ({e})") from e
         except OSError as e:
