@@ -89,8 +89,8 @@ class Engine:
 
         Args:
             path: of a bundle, or one that is open.
-            index: "auto" takes the one that fits the number of items, "exact" scores them all; or
-                an index of the model's item vectors.
+            index: "auto" takes the one that `dimerec index` made, or that fits the number of items;
+                "exact" scores them all; or an index of the model's item vectors.
             compiled: use what `dimerec export` made.
             threads: of each call's matrix products and searches, at least 1.
 
@@ -119,8 +119,10 @@ class Engine:
                 vectors = model.item_vectors().float().numpy()
             if isinstance(index, RetrievalIndex):
                 found = index
+            elif index == "exact":
+                found = ExactIndex.build(vectors)
             else:
-                found = ExactIndex.build(vectors) if index == "exact" else retrieval.index(vectors)
+                found = retrieval.index(vectors, bundle.index_path)
         return cls(bundle, model, vectors, found, encode, reason, threads)
 
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
