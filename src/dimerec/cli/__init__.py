@@ -24,6 +24,7 @@ from dimerec.cli import (
     prepare,
     protocols,
     recommend,
+    replay,
     reproduce,
     serve,
     sources,
@@ -84,6 +85,7 @@ for panel, verbs in {
         export.export,
         index.index,
         serve.serve,
+        replay.replay,
     ),
     DATA: (sources.sources, sources.fetch, audit.audit),
     COMPARE: (

@@ -1,7 +1,8 @@
 """`dimerec replay`: events from a file of JSON lines into a store of histories."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,13 +26,21 @@ def replay(
         Path, typer.Argument(metavar="EVENTS.jsonl", help="One event a line; - reads from a pipe.")
     ],
     store: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="URL",
             help="sqlite:///FILE or redis://HOST:PORT/DB, as the service is given it.",
         ),
-    ],
-    tenant: Annotated[str, typer.Option(help="Whose histories.")] = "default",
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A running service instead, as http://127.0.0.1:8000; its token is read from "
+            "the environment variable DIMEREC_TOKEN.",
+        ),
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="Whose histories in --store.")] = "default",
     start: Annotated[
         int, typer.Option("--from", min=1, metavar="LINE", help="Begin at this line.")
     ] = 1,
@@ -47,21 +56,21 @@ def replay(
 
       dimerec replay events.jsonl --store sqlite:///histories.db
       dimerec replay events.jsonl --store redis://localhost:6379/0 --tenant shop
+      dimerec replay events.jsonl --url http://127.0.0.1:8000
 
     When the store fails, the message names the line to go on from.
     """
     from dimerec.errors import ServingError
-    from dimerec.serving.history import open_store
 
     counts = {"stored": 0, "there already": 0, "bad lines": 0}
-    target = open_store(store)
+    append, close = _target(store, url, tenant)
     reached = start
     try:
         for reached, last, batch, bad in _batches(events, start):
             for number, why in bad[: max(0, SHOWN - counts["bad lines"])]:
                 output.err().print(f"{events}, line {number}: {why}", soft_wrap=True)
             counts["bad lines"] += len(bad)
-            stored = sum(target.append(tenant, batch))
+            stored = append(batch)
             counts["stored"] += stored
             counts["there already"] += len(batch) - stored
             reached = last + 1
@@ -70,9 +79,9 @@ def replay(
         if isinstance(e, KeyboardInterrupt):
             output.err().print(way, soft_wrap=True)
             raise
-        raise type(e)(f"{e}. {way}") from e
+        raise ServingError(f"{e}. {way}") from e
     finally:
-        target.close()
+        close()
     if json:
         names = {name.replace(" ", "_"): count for name, count in counts.items()}
         output.document({**names, "next": reached})
@@ -82,6 +91,25 @@ def replay(
         if counts["bad lines"] > SHOWN:
             output.err().print(f"and {counts['bad lines'] - SHOWN:,} more bad lines")
         raise typer.Exit(1)
+
+
+def _target(
+    store: str | None, url: str | None, tenant: str
+) -> "tuple[Callable[[list[Event]], int], Callable[[], None]]":
+    """What stores a batch and returns how many events were new, and what closes it."""
+    from dimerec.errors import ConfigError
+
+    if (store is None) == (url is None):
+        raise ConfigError("say where the events go: either --store or --url")
+    if url is not None:
+        from dimerec.serving.client import Client
+
+        client = Client(url, token=os.environ.get("DIMEREC_TOKEN"), timeout=30.0)
+        return client.send, client.close
+    from dimerec.serving.history import open_store
+
+    target = open_store(store or "")
+    return lambda batch: sum(target.append(tenant, batch)), target.close
 
 
 def _batches(
