@@ -1,10 +1,14 @@
-"""One small demo on real data, made once for the tests that only read it."""
+"""One small demo and one small plan on real data, made once for the tests that only read them."""
+
+from pathlib import Path
 
 import pytest
 
 from dimerec.experiments import demo as demos
+from dimerec.experiments import runner
 from dimerec.experiments.demo import Demo, Settings
 from dimerec.experiments.findings import Findings, findings
+from dimerec.experiments.plan import Plan, load
 
 SMALL = Settings(
     positions="last-20-percent",
@@ -38,3 +42,45 @@ def demo(tmp_path_factory: pytest.TempPathFactory, told: list) -> Demo:
 @pytest.fixture(scope="session")
 def found(demo: Demo) -> Findings:
     return findings(demo)
+
+
+PLAN = """
+title = "Toy"
+about = "Small rows on real data."
+epochs = 1
+seeds = [0, 1]
+set = ["length=10", "training.batch_size=256", "training.validation_queries=100"]
+metrics = ["hr@20", "ndcg@20"]
+
+[data]
+source = "ml-latest-small"
+min_item_events = 20
+positions = "last"
+
+[[runs]]
+label = "Popularity"
+config = "popularity"
+
+[[runs]]
+label = "No diffusion"
+config = "dimerec-none"
+set = ["options.width=8"]
+note = "x_t = 0"
+
+[[published]]
+label = "Oracle"
+source = "by definition"
+metrics = { "hr@20" = 1.0 }
+"""
+
+
+def written(folder: Path, text: str = PLAN) -> Plan:
+    (folder / "toy.toml").write_text(text)
+    return load(folder / "toy.toml")
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, list[runner.Result]]:
+    folder = tmp_path_factory.mktemp("done")
+    plan = written(folder)
+    return folder, plan, runner.run(plan, folder / "toy.jsonl", folder / "work")

@@ -15,36 +15,9 @@ from dimerec.data.dataset import Dataset
 from dimerec.errors import DataError, DimeRecError
 from dimerec.evaluation.evaluator import evaluate
 from dimerec.experiments import runner, tables
-from dimerec.experiments.plan import Plan, fingerprint, load
+from dimerec.experiments.plan import Plan, fingerprint
+from tests.experiments.conftest import PLAN, written
 
-PLAN = """
-title = "Toy"
-about = "Small rows on real data."
-epochs = 1
-seeds = [0, 1]
-set = ["length=10", "training.batch_size=256", "training.validation_queries=100"]
-metrics = ["hr@20", "ndcg@20"]
-
-[data]
-source = "ml-latest-small"
-min_item_events = 20
-positions = "last"
-
-[[runs]]
-label = "Popularity"
-config = "popularity"
-
-[[runs]]
-label = "No diffusion"
-config = "dimerec-none"
-set = ["options.width=8"]
-note = "x_t = 0"
-
-[[published]]
-label = "Oracle"
-source = "by definition"
-metrics = { "hr@20" = 1.0 }
-"""
 DRIVER = """
 import sys
 from pathlib import Path
@@ -53,18 +26,6 @@ if __name__ == "__main__":
     here = Path(sys.argv[1])
     runner.run(plan.load(here / "toy.toml"), here / "toy.jsonl", here / "work", report=print)
 """
-
-
-def written(folder: Path, text: str = PLAN) -> Plan:
-    (folder / "toy.toml").write_text(text)
-    return load(folder / "toy.toml")
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, list[runner.Result]]:
-    folder = tmp_path_factory.mktemp("done")
-    plan = written(folder)
-    return folder, plan, runner.run(plan, folder / "toy.jsonl", folder / "work")
 
 
 Done = tuple[Path, Plan, list[runner.Result]]

@@ -107,6 +107,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         seeds: of initialisation, order, negatives and noise.
         set: overrides applied to every run that learns.
         metrics: columns of the table.
+        measures: what is measured of each row beside ranking, see `measures`.
         runs, published: rows.
     """
 
@@ -117,6 +118,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     seeds: list[int]
     set: list[str] = []
     metrics: tuple[str, ...] = ("hr@20", "hr@50", "ndcg@20")
+    measures: list[str] = []
     runs: list[RunPlan]
     published: list[Published] = []
 
@@ -133,19 +135,27 @@ def load(path: str | Path) -> Plan:
         tree = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise ConfigError(f"{path}: no readable experiment ({e})") from e
-    plan = config.convert(tree, Plan, str(path))
+    return checked(config.convert(tree, Plan, str(path)), str(path))
+
+
+def checked(plan: Plan, where: str) -> Plan:
+    """The plan itself, if every run's configuration can be loaded and no two rows share a name.
+
+    Raises:
+        ConfigError: as `load`; the message begins with `where`.
+    """
     labels = [r.label for r in plan.runs]
     labels += [f"{r.label}, {v.label}" for r in plan.runs for v in r.variants]
     twice = {name for name in labels if labels.count(name) > 1}
     if twice:
-        raise ConfigError(f"{path}: two rows are labelled {min(twice)!r}")
+        raise ConfigError(f"{where}: two rows are labelled {min(twice)!r}")
     known = {f"{kind}@{n}" for kind in METRICS for n in CUTOFFS}
     for run in plan.runs:
         recipe(plan, run, plan.seeds[0])
         for name in (m for target in run.published for m in target.metrics):
             if name not in known:
                 raise ConfigError(
-                    f"{path}: {run.label!r} has a published {name!r}, which no evaluation gives; "
+                    f"{where}: {run.label!r} has a published {name!r}, which no evaluation gives; "
                     f"those are {', '.join(METRICS)}, each at {', '.join(map(str, CUTOFFS))}"
                 )
     return plan
@@ -159,7 +169,20 @@ def recipe(plan: Plan, run: RunPlan, seed: int) -> RunConfig:
 
 
 def fingerprint(plan: Plan, run: RunPlan, seed: int) -> str:
-    """What a result depends on, hashed: data plan and configuration (hex, 16 digits)."""
+    """What a result depends on, hashed: data plan, configuration, measures (hex, 16 digits)."""
+    return _hashed(plan, run, seed, run.variants, plan.measures)
+
+
+def trained(plan: Plan, run: RunPlan, seed: int) -> str:
+    """What the weights depend on, hashed: tables that share a run train it once."""
+    return _hashed(plan, run, seed, [], [])
+
+
+def _hashed(
+    plan: Plan, run: RunPlan, seed: int, variants: list[Variant], measures: list[str]
+) -> str:
     plain = [msgspec.to_builtins(plan.data), recipe(plan, run, seed).fingerprint]
-    plain.append(msgspec.to_builtins(run.variants))
+    plain.append(msgspec.to_builtins(variants))
+    if measures:
+        plain.append(measures)
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()[:16]

@@ -7,15 +7,33 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dimerec.config import Struct
 from dimerec.errors import DataError, DimeRecError
-from dimerec.experiments.plan import Plan, RunPlan, fingerprint, recipe
+from dimerec.experiments.plan import Plan, RunPlan, Variant, fingerprint, recipe, trained
+
+if TYPE_CHECKING:
+    from dimerec.data.dataset import Dataset
+    from dimerec.training.run import Run
 
 log = logging.getLogger(__name__)
+RUNS = 4  # of one process, which grows with each
+SUMMARY = (  # of a run, kept with each of its rows
+    "steps",
+    "best_step",
+    "targets",
+    "targets_per_second",
+    "seconds",
+    "cpu_seconds",
+    "parameters",
+    "digest",
+    "device",
+    "threads",
+    "versions",
+)
 
 
 class Result(Struct, frozen=True):
@@ -89,7 +107,8 @@ def run(
         results.parent.mkdir(parents=True, exist_ok=True)
         failures = []
         start = time.monotonic()
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(jobs, context, max_tasks_per_child=RUNS)
         try:
             futures = {pool.submit(one, plan, r, s, dataset, work): (r, s) for r, s in todo}
             for n, future in enumerate(as_completed(futures), start=1):
@@ -116,6 +135,17 @@ def current(plan: Plan, results: Path) -> list[Result]:
     """Results in the file that the plan as it stands now would give."""
     marks = {fingerprint(plan, r, s) for r in plan.runs for s in plan.seeds}
     return [r for r in read(results) if r.fingerprint in marks]
+
+
+def costs(plan: Plan, done: list[Result], work: Path) -> dict[str, float]:
+    """Seconds that one training of a row took, by label, where one of its seeds is known."""
+    rows = {r.label: r.training["seconds"] for r in done}
+    for run in plan.runs:
+        for seed in plan.seeds:
+            file = work / "runs" / trained(plan, run, seed) / "run.json"
+            if run.label not in rows and file.is_file():
+                rows[run.label] = msgspec.json.decode(file.read_bytes())["seconds"]
+    return {run.label: rows[run.label] for run in plan.runs if run.label in rows}
 
 
 def prepared(plan: Plan, work: Path) -> Path:
@@ -145,9 +175,10 @@ def prepared(plan: Plan, work: Path) -> Path:
     return path
 
 
-def ranks_folder(work: Path, mark: str, label: str) -> Path:
+def ranks_folder(work: Path, plan: Plan, run: RunPlan, seed: int, label: str) -> Path:
     """Where the evaluation of a row lies, query by query, for tests that pair them."""
-    return work / "runs" / mark / "evaluations" / re.sub(r"\W+", "-", label).strip("-")
+    name = re.sub(r"\W+", "-", label).strip("-")
+    return work / "runs" / trained(plan, run, seed) / "evaluations" / name
 
 
 def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[Result]:
@@ -157,53 +188,52 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
     from dimerec.bundle import Bundle
     from dimerec.data.dataset import Dataset
     from dimerec.evaluation.evaluator import evaluate
-    from dimerec.training.loop import train
+    from dimerec.experiments import measures
 
     torch.set_num_threads(1)
     data = Dataset.open(dataset)
-    config = recipe(plan, run, seed)
-    mark = fingerprint(plan, run, seed)
-    done = train(data, config, work / "runs" / mark, resume=True, threads=1, progress=False)
-    if done.stopped == "interrupted":
-        raise DimeRecError("interrupted; start again to go on from its checkpoint")
+    done = _trained(plan, run, seed, data, work)
     bundle = Bundle.open(done.bundle)
-    summary = {
-        name: getattr(done, name)
-        for name in (
-            "steps",
-            "best_step",
-            "targets",
-            "targets_per_second",
-            "seconds",
-            "cpu_seconds",
-            "parameters",
-            "digest",
-            "device",
-            "threads",
-            "versions",
-        )
-    }
+    summary = {name: getattr(done, name) for name in SUMMARY}
     rows = []
-    for label, options in [(run.label, {}), *((v.label, v.options) for v in run.variants)]:
+    for variant in (Variant(label=""), *run.variants):
+        label = f"{run.label}, {variant.label}" if variant.label else run.label
         scored = evaluate(
-            bundle.with_options(options),
+            bundle.with_options(variant.options),
             data,
             split="test",
             positions=plan.data.positions,
             hide_seen=plan.data.hide_seen,
             seed=seed,
         )
-        name = label if not options else f"{run.label}, {label}"
-        scored.write(ranks_folder(work, mark, name))
+        scored.write(ranks_folder(work, plan, run, seed, label))
+        more = {}
+        if not variant.label:
+            for name in plan.measures:
+                more.update(measures.measure(name, done, data, plan.data.positions, seed))
         rows.append(
             Result(
-                fingerprint=mark,
-                label=name,
+                fingerprint=fingerprint(plan, run, seed),
+                label=label,
                 seed=seed,
-                metrics=scored.metrics,
+                metrics={**scored.metrics, **more},
                 validation=done.validation,
                 card=msgspec.to_builtins(scored.card),
                 training=summary,
             )
         )
     return rows
+
+
+def _trained(plan: Plan, run: RunPlan, seed: int, data: "Dataset", work: Path) -> "Run":
+    """The run's folder: trained now, gone on with, or found there whole."""
+    from dimerec.training.loop import train
+    from dimerec.training.run import Run
+
+    out = work / "runs" / trained(plan, run, seed)
+    if (out / "run.json").is_file() and (done := Run.open(out)).stopped != "interrupted":
+        return done
+    done = train(data, recipe(plan, run, seed), out, resume=True, threads=1, progress=False)
+    if done.stopped == "interrupted":
+        raise DimeRecError("interrupted; start again to go on from its checkpoint")
+    return done
