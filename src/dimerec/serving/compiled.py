@@ -3,6 +3,7 @@
 import hashlib
 import io
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,6 +35,20 @@ def platform_key() -> str:
     return f"{sys.platform}-{platform.machine()}-{capability}-{features}-torch{torch.__version__}"
 
 
+def check_compiler() -> None:
+    """ServingError where no C++ compiler is at hand."""
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except InvalidCxxCompiler as e:
+        raise ServingError(
+            "cannot be compiled, for no C++ compiler is at hand: install g++, or name one by the "
+            "variable CXX"
+        ) from e
+
+
 def exported(model: SequentialModel, length: int) -> torch.export.ExportedProgram:
     """The graph of `encode` for histories of `length` items and any batch up to `LARGEST`.
 
@@ -56,18 +71,10 @@ def native(model: SequentialModel, program: torch.export.ExportedProgram) -> dic
     There are no weights in them: `attach` lets the code run on those of a model.
 
     Raises:
-        ServingError: no C++ compiler, or a program that cannot be compiled.
+        ServingError: a program that cannot be compiled.
     """
-    from torch._inductor import aoti_compile_and_package, cpp_builder
-    from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor import aoti_compile_and_package
 
-    try:
-        cpp_builder.get_cpp_compiler()
-    except InvalidCxxCompiler as e:
-        raise ServingError(
-            "cannot be compiled, for no C++ compiler is at hand: install g++, or name one by the "
-            "variable CXX"
-        ) from e
     settings = {
         "aot_inductor.package_constants_in_so": False,
         "always_keep_tensor_constants": True,
@@ -170,7 +177,8 @@ def _features() -> str:
 
 def failed(what: str, error: Exception) -> ServingError:
     """A compiler's error in one line."""
-    first = next((line for line in str(error).splitlines() if line.strip()), "no message")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # some are coloured
+    first = next((line for line in plain.splitlines() if line.strip()), "no message")
     return ServingError(f"cannot be {what} ({type(error).__name__}: {first.strip()[:200]})")
 
 

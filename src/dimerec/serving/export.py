@@ -27,6 +27,7 @@ from dimerec.serving.compiled import (
     PACKAGE,
     Encode,
     attach,
+    check_compiler,
     exported,
     native,
     platform_key,
@@ -90,17 +91,17 @@ def export(bundle: Bundle, *, onnx: bool = False) -> Card:
         onnx_file.check_installed()
     began = time.monotonic()
     length = bundle.config.length
-    try:
-        with _one_thread():
+    with _one_thread():
+        with _named(bundle, AS_IT_IS):
+            check_compiler()
             program = exported(model, length)
             contents = native(model, program)
-            encode = attach(model, length, contents)
-            checks = checked(model, length, "aotinductor", encode)
-            if onnx:
+            checks = checked(model, length, "aotinductor", attach(model, length, contents))
+        if onnx:
+            with _named(bundle, "nothing is written; export without ONNX"):
                 contents[ONNX] = onnx_file.written(program)
-                checks += checked(model, length, "onnxruntime", onnx_file.session(contents[ONNX]))
-    except ServingError as e:
-        raise ServingError(f"{bundle.path}: {bundle.config.model} {e}; {AS_IT_IS}") from e
+                session = onnx_file.session(contents[ONNX])
+                checks += checked(model, length, "onnxruntime", session)
     entries = {
         name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         for name, content in contents.items()
@@ -162,6 +163,15 @@ def load(bundle: Bundle, model: SequentialModel) -> Encode:
 
 def _identity(bundle: Bundle) -> tuple[str, str, str]:
     return bundle.manifest.digest, bundle.config.fingerprint, __version__
+
+
+@contextmanager
+def _named(bundle: Bundle, then: str) -> Iterator[None]:
+    """What goes wrong names the bundle and its model, and says what follows."""
+    try:
+        yield
+    except ServingError as e:
+        raise ServingError(f"{bundle.path}: {bundle.config.model} {e}; {then}") from e
 
 
 @contextmanager
