@@ -10,6 +10,7 @@ import pytest
 from dimerec.errors import ConfigError
 from dimerec.evaluation import forest
 from dimerec.evaluation.comparison import compare
+from dimerec.evaluation.plots import ACCENT, GREY, INK
 from tests.evaluation.test_comparison import side
 
 
@@ -20,9 +21,9 @@ def test_it_is_an_svg_without_a_background(tmp_path: Path):
     root = ET.fromstring(text)
     words = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "HR@20" in words and "first & best less second, percentage points" in words
-    assert "prefers-color-scheme:dark" in text and forest.INK not in text
+    assert "prefers-color-scheme:dark" in text and INK not in text
     inks = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text))
-    assert inks <= {forest.ACCENT, forest.GREY}  # nothing drawn in plain black or white
+    assert inks <= {ACCENT, GREY}  # nothing drawn in plain black or white
     forest.draw(found, "first & best", "second", tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text("utf-8") == text
 
@@ -34,7 +35,7 @@ def test_each_interval_is_where_it_should_be(tmp_path: Path):
     text = (tmp_path / "gap.svg").read_text("utf-8")
     bars = re.findall(
         r'd="M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 \n" clip-path="[^"]*" '
-        rf'style="fill: none; stroke: {forest.ACCENT}',
+        rf'style="fill: none; stroke: {ACCENT}',
         text,
     )
     assert len(bars) == len(found)
