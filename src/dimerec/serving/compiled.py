@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import os
 import platform
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,17 +38,14 @@ def platform_key() -> str:
 
 
 def check_compiler() -> None:
-    """ServingError where no C++ compiler is at hand."""
-    from torch._inductor import cpp_builder
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except InvalidCxxCompiler as e:
+    """ServingError where the C++ compiler that PyTorch would take is not at hand."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX", usual)
+    if shutil.which(name) is None:
         raise ServingError(
-            "cannot be compiled, for no C++ compiler is at hand: install g++, or name one by the "
-            "variable CXX"
-        ) from e
+            f"cannot be compiled, for there is no C++ compiler {name}: install {usual}, or name "
+            "another by the variable CXX"
+        )
 
 
 def exported(model: SequentialModel, length: int) -> torch.export.ExportedProgram:
