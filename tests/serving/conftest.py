@@ -58,13 +58,13 @@ def started(
             server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plain(started: dict[str, Server]) -> Server:
     """An open server of one bundle, with a real store. Each test uses users of its own."""
     return started["plain"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def guarded(started: dict[str, Server]) -> Server:
     """A server with `TOKENS`, of a folder of bundles."""
     return started["guarded"]

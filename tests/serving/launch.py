@@ -22,7 +22,7 @@ def main() -> None:
     if sys.argv[1:] == ["unpickle"]:
         import pickle
 
-        pickle.loads(pickle.dumps(Path))
+        pickle.loads(pickle.dumps(Path))  # noqa: S301
         return
     import dimerec.models
     from dimerec.cli import main as dimerec_main

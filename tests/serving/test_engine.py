@@ -1,5 +1,8 @@
 """The engine: a bundle that answers, whatever its encoder, index and thread."""
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,3 +158,26 @@ def test_threads_share_it(bundle):
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: engine.recommend(QUERIES), range(40)))
     assert all(answer == wanted for answer in answers)
+
+
+def test_a_process_that_answers_holds_neither_data_nor_training(bundle):
+    program = f"""
+import json, sys
+from tests.tools import bundles
+from dimerec.recommender import Query
+from dimerec.serving.engine import Engine
+with bundles.tiny_models():
+    engine = Engine.open({str(bundle.path)!r})
+    engine.warm_up()
+    assert engine.recommend([Query(["item 3"], n=5)])[0].source == "model"
+    engine.similar("item 3", 5)
+print(json.dumps(sorted(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "dimerec.serving.engine" in loaded
+    packages = ("cli", "data", "evaluation", "experiments", "training")
+    frames = {"duckdb", "pandas", "polars", "pyarrow"}
+    web = {"starlette", "uvicorn", "httpx", "prometheus_client"}
+    assert not loaded & ({f"dimerec.{p}" for p in packages} | frames | web)

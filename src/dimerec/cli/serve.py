@@ -74,9 +74,9 @@ def serve(
     from dimerec.serving import server
     from dimerec.serving.service import Service
 
-    bound = server.listen(known)
-    service = Service(known, bundle)
-    server.run(service, bound, lambda: _say(service, server.address(bound)))
+    with server.listen(known) as bound:
+        service = Service(known, bundle)
+        server.run(service, bound, lambda: _say(service, server.address(bound)))
 
 
 def _need(*names: str) -> None:

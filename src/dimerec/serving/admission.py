@@ -95,8 +95,9 @@ async def read_body(receive: Receive, length: str | None, limits: Limits) -> byt
         Gone: the client went away.
     """
     limit = limits.body_bytes
-    if length is not None and length.isdigit() and int(length[:20]) > limit:
-        raise TooLarge(f"a body of {length[:20]} bytes; at most {limit} are taken")
+    said = length if length is not None and length.isascii() and length.isdecimal() else ""
+    if int(said.lstrip("0")[:20] or 0) > limit:
+        raise TooLarge(f"a body of {said[:40]} bytes; at most {limit} are taken")
     parts: list[bytes] = []
     size = 0
     try:

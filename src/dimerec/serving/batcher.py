@@ -82,8 +82,8 @@ class Batcher(Generic[T, R]):
 
     @property
     def alive(self) -> bool:
-        """Whether the worker thread runs."""
-        return self._thread.is_alive()
+        """Whether the worker thread runs and takes work."""
+        return self._thread.is_alive() and not self._closed
 
     @property
     def waiting(self) -> int:
@@ -118,7 +118,7 @@ class Batcher(Generic[T, R]):
             raise DeadlineExceeded("the request's time was up before it reached the model")
         job: _Job[T, R] = _Job(item, weight, now, deadline, loop.create_future())
         with self._changed:
-            if self._closed or not self._thread.is_alive():
+            if not self.alive:
                 raise WorkerGone("the model's worker has ended; start the service again")
             if self._weight and self._weight + weight > self._depth:
                 raise Overloaded(f"{self._weight} queries wait for the model already; try later")

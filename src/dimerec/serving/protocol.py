@@ -90,6 +90,9 @@ def protocol(service: Service) -> "type[HttpToolsProtocol]":
                 self._arm(limits.header_seconds)
             super().on_response_complete()
 
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, "bad-request", "this is no HTTP/1.1 request")
+
         def _large_head(self) -> None:
             self._skip = True
             self._refuse(431, "too-large", f"the head is over {limits.header_bytes} bytes")

@@ -118,7 +118,8 @@ class Snapshot:
     ) -> list[tuple[Recommendation | ServingError, str | None]]:
         """The engine's answers, and why one is not what it should be."""
         try:
-            return [(answer, None) for answer in self._engine.recommend(queries)]
+            answers = self._engine.recommend(queries)
+            return [(a, self._failure(q, a)) for q, a in zip(queries, answers, strict=True)]
         except ServingError as e:
             if len(queries) == 1:
                 return [(e, None)]
@@ -128,6 +129,12 @@ class Snapshot:
                 plain = msgspec.structs.replace(queries[0], history=[])
                 return [(self._engine.recommend([plain])[0], MODEL_FAILED)]
         return [self._guarded([query])[0] for query in queries]
+
+    def _failure(self, query: Query, answer: Recommendation) -> str | None:
+        """A model with vectors that gives nothing for a known history gave NaN."""
+        if answer.source == "model" or not self.bundle.manifest.sizes.width:
+            return None
+        return MODEL_FAILED if any(self.describe(query.history)) else None
 
 
 class Shelf:
