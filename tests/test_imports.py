@@ -50,7 +50,9 @@ def test_help_is_quick_and_light():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("module", ["dimerec.serving", "dimerec.bundle", "dimerec.recommender"])
+@pytest.mark.parametrize(
+    "module", ["dimerec.serving", "dimerec.serving.engine", "dimerec.bundle", "dimerec.recommender"]
+)
 def test_what_is_served_loads_neither_data_nor_training(module: str):
     modules = loaded_by(f"import {module}")
     packages = ("data", "evaluation", "experiments", "training")
