@@ -26,10 +26,8 @@ class Allowed:
         popular: the same numbers, most popular first, where that is known.
     """
 
-    def __init__(
-        self, numbers: np.ndarray | Sequence[int], size: int, popular: np.ndarray | None = None
-    ) -> None:
-        """`numbers` of no item and repeats are dropped."""
+    def __init__(self, numbers: np.ndarray, size: int, popular: np.ndarray | None = None) -> None:
+        """`numbers` int64 `[x]`; those of no item and repeats are dropped."""
         distinct = np.unique(np.asarray(numbers, np.int64))
         self.numbers = distinct[(distinct > 0) & (distinct < size)]
         self.size = size

@@ -7,9 +7,10 @@ the folder can write the manifest, too.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
@@ -103,13 +104,12 @@ def read(path: str | Path) -> Stored:
     """
     file = Path(path) / MANIFEST
     try:
-        content = file.read_bytes() if file.stat().st_size <= LIMIT else b""
+        with _opened(file) as f:
+            content = f.read(LIMIT)
         if msgspec.json.decode(content, type=_Schema).schema != SCHEMA:
             raise BundleError(f"{file}: of another version; {AGAIN}")
         stored = msgspec.json.decode(content, type=Stored)
-    except FileNotFoundError as e:
-        raise BundleError(f"{path}: no index, for it holds no {MANIFEST}; {AGAIN}") from e
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise BundleError(f"{file}: cannot be read ({e}); {AGAIN}") from e
     if stored.sealed().digest != stored.digest:
         raise BundleError(f"{file}: was changed, for its digest is not its own; {AGAIN}")
@@ -136,7 +136,7 @@ def load(path: str | Path, *, mmap: bool = True) -> "LocalIndex":
         from dimerec.retrieval.approximate import ApproximateIndex as Kind
     try:
         return Kind._load(path, stored.settings, mmap)
-    except (KeyError, ValueError, OSError, RuntimeError) as e:
+    except (KeyError, ValueError, OSError, RuntimeError, DataError) as e:
         raise BundleError(f"{path}: not an index of this version ({e}); {AGAIN}") from e
 
 
@@ -151,15 +151,23 @@ def _entry(file: Path) -> FileEntry:
         )
 
 
-def _verify(file: Path, entry: FileEntry) -> None:
-    """BundleError unless the file is a plain one of that size and hash."""
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A plain file, never through a link; a named pipe would wait for its writer."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as f:
-            status = os.fstat(f.fileno())
-            same = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
-            found = hashlib.file_digest(f, "sha256").hexdigest() if same else ""
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BundleError(f"{file}: must be a plain file; {AGAIN}")
+            yield f
     except OSError as e:
         raise BundleError(f"{file}: must be a readable plain file, no link ({e}); {AGAIN}") from e
+
+
+def _verify(file: Path, entry: FileEntry) -> None:
+    """BundleError unless the file is a plain one of that size and hash."""
+    with _opened(file) as f:
+        same = os.fstat(f.fileno()).st_size == entry.size
+        found = hashlib.file_digest(f, "sha256").hexdigest() if same else ""
     if found != entry.sha256:
         raise BundleError(f"{file}: size or SHA-256 is not the manifest's; {AGAIN}")
