@@ -13,7 +13,7 @@ from dimerec.serving.history import Event
 from dimerec.serving.sqlite import SqliteStore
 from tests.serving.test_history_kills import ALL, WRITER, acknowledged, check, strace
 
-FULL, BROKEN = "the disk is full", "the disk reports an error"
+FULL, BROKEN = "the disk is full", "reports an error"
 
 
 @strace
@@ -25,9 +25,9 @@ FULL, BROKEN = "the disk is full", "the disk reports an error"
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
-                *(("pwrite64", "ENOSPC", n, n + 2, FULL) for n in range(20, 40)),
-                *(("pwrite64", "EIO", n, n + 2, BROKEN) for n in range(20, 40, 3)),
-                *(("fdatasync", "EIO", n, n + 1, BROKEN) for n in range(8, 14)),
+                *(("pwrite64", "ENOSPC", n, n + 2, FULL) for n in range(30, 42)),
+                *(("pwrite64", "EIO", n, n + 2, BROKEN) for n in range(30, 42, 3)),
+                *(("fdatasync", "EIO", n, n + 1, BROKEN) for n in range(9, 14)),
                 ("ftruncate", "EIO", 2, 9, ""),  # at the end, when the log is cut
             ]
         ),
@@ -36,14 +36,17 @@ FULL, BROKEN = "the disk is full", "the disk reports an error"
 def test_a_disk_that_fails_for_a_while(
     tmp_path: Path, call: str, error: str, first: int, last: int, what: str
 ):
-    """Real system calls fail, in the writer's thread, and then no more."""
+    """Real system calls fail, in the writer's thread, and then no more.
+
+    Calls are counted thread by thread; opening the file takes fewer than the first that fails.
+    """
     url = f"sqlite:///{tmp_path}/h.db?keep={ALL}"
     inject = f"inject={call}:error={error}:when={first}..{last}"
     words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
     done = subprocess.run([*words, *WRITER, url, "0", "2", "15"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     refused = [line for line in done.stdout.splitlines() if line.startswith("no ")]
-    assert all(f"h.db: {what}" in line for line in refused)
+    assert all("h.db: the disk " in line and what in line for line in refused)
     assert bool(refused) == bool(what)
     known = acknowledged(done.stdout)
     assert len(known) == 30 and done.stdout.endswith("closed\n")

@@ -54,6 +54,8 @@ _WAYS_OUT = {
     "room again",
     sqlite3.SQLITE_IOERR: "the disk reports an error; nothing acknowledged was given up, and it "
     "goes on when the disk does",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "the disk is full or reports an error; nothing acknowledged was "
+    "given up, and it goes on when the disk does",
     sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup, or move it away to "
     "start without histories",
     sqlite3.SQLITE_NOTADB: "not a store of histories, or damaged; name another file, or restore it",
@@ -341,10 +343,8 @@ class SqliteStore(HistoryStore):
             yield
         except sqlite3.Error as e:
             code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the index of the log
-                code = sqlite3.SQLITE_FULL
-            code &= 0xFF  # extended codes hold the plain one
-            way = _WAYS_OUT.get(code, "see to the file and its disk")
+            plain = code & 0xFF  # extended codes hold the plain one
+            way = _WAYS_OUT.get(code) or _WAYS_OUT.get(plain) or "see to the file and its disk"
             raise StoreUnavailable(f"{self._path}: {way} ({e})") from e
         except OSError as e:
             raise StoreUnavailable(f"{self._path}: {e.strerror or e}") from e
