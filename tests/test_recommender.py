@@ -15,9 +15,10 @@ from dimerec.batch import SequenceBatch
 from dimerec.errors import DataError, ServingError
 from dimerec.model import Catalogue, CountingModel
 from dimerec.randomness import normal
-from dimerec.recommender import Recommendation, Recommender, history_keys, left_padded
+from dimerec.recommender import Query, Recommendation, Recommender, history_keys, left_padded
 from dimerec.retrieval.approximate import ApproximateIndex
-from dimerec.vocabulary import Vocabulary
+from dimerec.retrieval.diversity import diverse, table
+from dimerec.vocabulary import Item, Vocabulary
 from tests.tools.models import tiny, tiny_counts
 
 SIZE, LENGTH = 30, 4
@@ -322,3 +323,157 @@ def test_no_histories_no_answers_and_an_empty_catalogue():
         Recommendation([], [], "popularity", 0, ["a"]),
         Recommendation([], [], "popularity"),
     ]
+
+
+ITEMS = [
+    Item(categories=tuple("abc"[k] for k in range(3) if n % (k + 2) == 0)) for n in range(1, SIZE)
+]
+
+
+def filtered_by_hand(recommender, query) -> Recommendation:
+    """The answer to a query without diversity, by what `by_hand` ranks."""
+    whole = by_hand(recommender, query.history, SIZE, query.hide_seen)
+    of = {ids(n): set(ITEMS[n - 1].categories) for n in range(1, SIZE)}
+    plain = {str(i): i for i in of}
+    exclude, only = (
+        [plain.get(str(i)) for i in some or []] for some in (query.exclude, query.only)
+    )
+    keep = [
+        place
+        for place, item in enumerate(whole.items)
+        if item not in exclude
+        and (query.only is None or item in only)
+        and (not query.categories or of[item] & set(query.categories))
+    ][: query.n]
+    unknown = [
+        i for some in (query.exclude, query.only or []) for i in some if plain.get(str(i)) is None
+    ]
+    return Recommendation(
+        [whole.items[p] for p in keep],
+        [whole.scores[p] for p in keep],
+        whole.source,
+        0,
+        list(dict.fromkeys(whole.unknown + unknown)),
+    )
+
+
+queries = st.builds(
+    Query,
+    history=st.lists(some_ids, max_size=9),
+    n=st.integers(1, 40),
+    hide_seen=st.booleans(),
+    exclude=st.lists(some_ids, max_size=9),
+    only=st.none() | st.lists(some_ids, max_size=20),
+    categories=st.lists(st.sampled_from("abc"), max_size=2),
+    seed=st.integers(0, 2),
+)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Recommender:
+    return make(items=ITEMS)
+
+
+@settings(max_examples=150)
+@given(asked=st.lists(queries, max_size=6))
+def test_queries_of_all_kinds_stand_in_one_batch(shop, asked):
+    answers = shop.answer(asked)
+    assert answers == [filtered_by_hand(shop, query) for query in asked]
+
+
+def test_an_answer_is_that_of_its_query_alone():
+    recommender = make(noise=0.5, items=ITEMS)
+    rng = np.random.default_rng(1)
+    asked = [
+        Query(
+            [ids(int(i)) for i in rng.integers(1, SIZE, rng.integers(0, 9))],
+            n=int(rng.integers(1, 12)),
+            seed=int(rng.integers(0, 3)),
+            diversity=float(rng.integers(0, 2)),
+            categories=["a", "b"][: rng.integers(0, 3)],
+        )
+        for _ in range(300)
+    ]
+    together = recommender.answer(asked)
+    for place in range(0, 300, 7):
+        (alone,) = recommender.answer([asked[place]])
+        assert alone.items == together[place].items
+        np.testing.assert_allclose(alone.scores, together[place].scores, rtol=1e-6, atol=1e-6)
+    (other,) = recommender.answer([msgspec.structs.replace(asked[0], seed=9)])
+    assert len(asked[0].history) and other.scores != together[0].scores
+
+
+def test_diversity_chooses_among_five_times_n(shop):
+    history = [ids(3), ids(11)]
+    for weight in (0.5, 100.0):
+        (answer,) = shop.answer([Query(history, n=4, diversity=weight)])
+        (plain,) = shop.recommend([history], 20)
+        numbers = np.array([[(i - 1000) // 7 for i in plain.items]])
+        chosen, scores = diverse(
+            numbers, np.array([plain.scores], np.float32), table(ITEMS), 4, weight
+        )
+        assert answer.items == [ids(int(n)) for n in chosen[0]]
+        assert answer.scores == scores[0].tolist()
+    assert answer.items != plain.items[:4]
+
+
+def test_the_ladder_ends_at_the_popular_items_that_may_come(shop):
+    cold, warm = shop.answer(
+        [Query(["?"], n=3, categories=["c"]), Query([ids(1)], n=3, categories=["c"])]
+    )
+    # Every fourth item has category c; of those 4, 24 have counts of 4, then 8 and 28 of 3.
+    assert cold == Recommendation([ids(4), ids(24), ids(8)], [4, 4, 3], "popularity", 0, ["?"])
+    assert warm.source == "model"
+    assert all((i - 1000) // 7 % 4 == 0 for i in warm.items)
+    nothing = [Query([ids(1)], only=[]), Query([], only=[5])]
+    assert shop.answer(nothing) == [
+        Recommendation([], [], "model"),
+        Recommendation([], [], "popularity", 0, [5]),
+    ]
+
+
+def test_filters_hold_for_a_counting_model_too():
+    recommender = counting()
+    (answer,) = recommender.answer(
+        [Query([ids(1)], n=3, only=[ids(n) for n in (4, 9, 20, 25)], exclude=[ids(25)])]
+    )
+    # 1 was followed by 2 and 4; the rest is filled with 9 (count 4) and 20 (count 0)
+    assert answer.items == [ids(4), ids(9), ids(20)]
+    assert (answer.source, answer.filled) == ("model", 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        (Query([], categories=["z"]), "query 1: no item has the category 'z'; known are a, b, c"),
+        (Query([], n=0), "query 1: n must be a whole number of at least 1, got 0"),
+        (Query([], diversity=-1.0), "query 1: diversity must be a finite number .* got -1.0"),
+        (Query([], diversity=float("nan")), "got nan"),
+        (Query([], exclude=[1.5]), "query 1: exclude holds float"),
+        (Query([], only=[None]), "query 1: only holds NoneType"),
+        (Query("12"), "query 1: history must be a list of ids, got str"),
+    ],
+)
+def test_wrong_queries_are_named(shop, query, words):
+    with pytest.raises(ServingError, match=words):
+        shop.answer([Query([]), query])
+
+
+def test_without_categories_none_can_be_asked_for(recommender):
+    with pytest.raises(ServingError, match="no item has the category 'a'; known are none"):
+        recommender.answer([Query([], categories=["a"])])
+    with pytest.raises(ServingError, match="no item has any; leave it out"):
+        recommender.answer([Query([], diversity=1.0)])
+
+
+def test_a_query_is_strict_json():
+    read = msgspec.json.Decoder(Query).decode
+    assert read(b'{"history": [1, "a"]}') == Query([1, "a"])
+    for bad in (
+        b"{}",
+        b'{"history": [], "n": 0}',
+        b'{"history": [], "diversity": -1}',
+        b'{"history": [], "limit": 3}',
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            read(bad)

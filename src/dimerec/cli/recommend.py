@@ -32,6 +32,24 @@ def recommend(
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Recommend items of the history, too.")
     ] = False,
+    exclude: Annotated[
+        str, typer.Option(metavar="ID,ID,...", help="Item ids that must not come.")
+    ] = "",
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only items of this category. May be given several times."
+        ),
+    ] = None,
+    diversity: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="WEIGHT",
+            help="ComiRec's lambda: how much each pair of items without a common category adds "
+            "to a list, on the scale of the scores. 0 ranks by score alone.",
+        ),
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Recommend items to users, given what they took.
@@ -43,11 +61,27 @@ def recommend(
 
       dimerec recommend runs/ml --history 1,260,1196 -n 10
       dimerec recommend runs/ml --json < histories.txt
+      dimerec recommend runs/ml --history 1,260 --category Comedy --diversity 0.1
     """
+    from dimerec.recommender import Query
+
     opened = open_bundle(bundle)
     lines = _lines() if history is None else history
     histories = [_ids(opened, line.strip(), at) for at, line in enumerate(lines, start=1)]
-    answers = opened.recommender().recommend(histories, n, hide_seen=not keep_seen)
+    barred = _ids(opened, exclude.strip(), 0)
+    answers = opened.recommender().answer(
+        [
+            Query(
+                history,
+                n=n,
+                hide_seen=not keep_seen,
+                exclude=barred,
+                categories=category or [],
+                diversity=diversity,
+            )
+            for history in histories
+        ]
+    )
     if json:
         return output.document(
             {
