@@ -191,7 +191,7 @@ ids = st.integers(-(2**63), 2**63 - 1) | st.text(
 )
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(ids, ids, st.integers(0, 253_402_300_799)), min_size=1, max_size=5))
 def test_any_id_comes_back_as_it_was(opened: Open, rows):
     if not hasattr(opened, "store"):

@@ -61,7 +61,7 @@ def killed_rounds(url: str, rounds: int, seed: int) -> set[tuple[str, int, int]]
     return known
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, rounds: int):
     url = f"sqlite:///{tmp_path}/h.db?keep={ALL}"
     known = killed_rounds(url, rounds, rounds)

@@ -184,7 +184,7 @@ def test_in_sqlite():
 
 @pytest.mark.slow
 def test_in_sqlite_at_length():
-    run(InSqlite, 300, 50)
+    run(InSqlite, 100, 40)
 
 
 @pytest.fixture
@@ -200,5 +200,5 @@ def test_in_redis(server: RedisServer):
 
 @pytest.mark.slow
 def test_in_redis_at_length_with_the_server_killed(server: RedisServer):
-    run(InRedis, 200, 50)
-    run(InKilledRedis, 20, 30)
+    run(InRedis, 80, 40)
+    run(InKilledRedis, 10, 25)

@@ -77,8 +77,11 @@ def test_a_server_that_stops_and_comes_back(server: RedisServer, store: RedisSto
 
 
 def test_a_server_that_hangs_costs_one_caller_some_time_and_the_others_none(
-    server: RedisServer, store: RedisStore, monkeypatch
+    server: RedisServer, monkeypatch
 ):
+    monkeypatch.setattr(redis, "ANSWER", 0.3)
+    store = RedisStore(server.url)
+    store.append("t", events(0, 1, 2))
     server.signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer"):
@@ -89,6 +92,7 @@ def test_a_server_that_hangs_costs_one_caller_some_time_and_the_others_none(
     server.signal(signal.SIGCONT)
     store._down_until = 0.0
     recovers(store)
+    store.close()
 
 
 def test_nobody_there():
