@@ -84,7 +84,7 @@ def test_the_page_says_how_it_was_made(made: Summary) -> None:
         "little.",
         "| *Oracle* (by definition) | *100.00* |",
         "- No diffusion: x_t = 0.",
-        "![Toy](rows.svg)",
+        "![Toy, rows](rows.svg)",
     ):
         assert text in page
 

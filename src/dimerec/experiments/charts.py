@@ -1,48 +1,70 @@
-"""The figures of a study: bars of the rows, or lines over a hyper-parameter."""
+"""The figure of a table: bars of the rows, or lines over a hyper-parameter."""
 
 from statistics import mean, stdev
 from typing import Any
 
 from dimerec.evaluation.plots import ACCENT, COLOURS, GREY, svg
-from dimerec.experiments.summary import Row, Summary, percent
+from dimerec.experiments.summary import Row, Summary
+from dimerec.experiments.units import scale, shown
 
 
 def draw(summary: Summary) -> dict[str, bytes]:
-    """Files by name: "metric.svg" with the first metric's values."""
-    shown = [r for r in summary.rows if summary.metrics[0] in r.metrics]
+    """Files by name: "rows.svg" of the first metric, or "curve.svg" where rows are points."""
+    if not summary.metrics:
+        return {}
+    held = [r for r in summary.rows if summary.metrics[0] in r.metrics]
     if summary.axis:
-        return {"curve.svg": _curve(summary, [r for r in shown if r.x is not None])}
-    return {"rows.svg": _bars(summary.metrics[0], shown)}
+        placed = [r for r in held if r.x is not None]
+        return {"curve.svg": _curve(summary, placed)} if placed else {}
+    return {"rows.svg": _bars(summary.metrics[0], held)}
 
 
 def _bars(metric: str, rows: list[Row]) -> bytes:
     def paint(axes: Any) -> None:
         for at, row in enumerate(rows):
-            values = percent(row, metric)
+            values = _values(row, metric)
             error = stdev(values) if len(values) > 1 else 0.0
             colour = ACCENT if row.label.startswith("DimeRec") else GREY
             axes.barh(at, mean(values), color=colour, height=0.6)
             axes.errorbar(mean(values), at, xerr=error, color="#d9822b", capsize=3)
         axes.set_yticks(range(len(rows)), [r.label for r in rows])
         axes.invert_yaxis()
-        axes.set_xlabel(f"{metric.upper()}, percent (bar: mean, whisker: deviation over seeds)")
+        percent = "" if scale(metric) == 1 else ", percent"
+        axes.set_xlabel(f"{shown(metric)}{percent} (bar: mean, whisker: deviation over seeds)")
 
     return svg(paint, (7.0, 1.2 + 0.34 * len(rows)))
 
 
 def _curve(summary: Summary, rows: list[Row]) -> bytes:
+    """A line for each series of rows; with one series alone, a line for each metric."""
+    order = sorted(rows, key=lambda r: r.x or 0.0)
+    ticks = sorted({r.x for r in order if r.x is not None})
+    names = list(dict.fromkeys(r.series for r in order))
+    drawn = [(m, names[0], shown(m)) for m in summary.metrics]
+    if len(names) > 1:
+        first = summary.metrics[0]
+        drawn = [(first, name, f"{shown(first)}, {name}") for name in names]
+
     def paint(axes: Any) -> None:
-        order = sorted(rows, key=lambda r: r.x or 0.0)
-        at = list(range(len(order)))
-        for metric, colour in zip(summary.metrics, COLOURS, strict=False):
-            values = [percent(r, metric) for r in order]
+        for (metric, series, label), colour in zip(drawn, COLOURS, strict=False):
+            some = [r for r in order if r.series == series and metric in r.metrics]
+            at = [ticks.index(r.x) for r in some if r.x is not None]
+            values = [_values(r, metric) for r in some]
             means = [mean(v) for v in values]
             errors = [stdev(v) if len(v) > 1 else 0.0 for v in values]
-            axes.errorbar(at, means, yerr=errors, color=colour, marker="o", capsize=3)
-            axes.annotate(metric.upper(), (at[-1], means[-1]), (6, 0), textcoords="offset points")
-        axes.set_xticks(at, [f"{r.x:g}" for r in order])
+            axes.errorbar(at, means, yerr=errors, color=colour, marker="o", capsize=3, label=label)
+        axes.set_xticks(range(len(ticks)), [f"{x:g}" for x in ticks])
         axes.set_xlabel(summary.axis)
         axes.set_ylabel("percent")
-        axes.margins(x=0.12)
+        legend(axes)
 
-    return svg(paint, (7.0, 3.6))
+    return svg(paint, (7.0, 3.8))
+
+
+def legend(axes: Any) -> None:
+    """The names of the lines, above the chart."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=9)
+
+
+def _values(row: Row, metric: str) -> list[float]:
+    return [scale(metric) * v for v in row.metrics[metric]]

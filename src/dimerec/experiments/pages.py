@@ -4,14 +4,19 @@ from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
 from dimerec.experiments.summary import Row, Summary, places
+from dimerec.experiments.units import scale, shown
 
 HEAD = "Made by `dimerec reproduce`; not edited by hand.\n"
 SIGNIFICANT = 0.05
-PLAIN = ("categories", "cosine", "step")  # metrics that are no shares
 
 
-def page(summary: Summary, figures: Sequence[str] = ()) -> str:
-    """The whole page; `figures` are paths of pictures relative to it."""
+def page(summary: Summary, figures: Sequence[str] = (), numbers: Sequence[str] = ()) -> str:
+    """The whole page.
+
+    Args:
+        figures: paths of pictures relative to it.
+        numbers: lines that go before the figures.
+    """
     lines = [
         f"# {summary.title}",
         "",
@@ -26,8 +31,10 @@ def page(summary: Summary, figures: Sequence[str] = ()) -> str:
         lines += ["", *_leads(summary)]
     if summary.notes:
         lines += ["", *(f"- {note}." for note in summary.notes)]
+    if numbers:
+        lines += ["", *numbers]
     for figure in figures:
-        lines += ["", f"![{summary.title}]({figure})"]
+        lines += ["", f"![{summary.title}, {figure.removesuffix('.svg')}]({figure})"]
     return "\n".join([*lines, ""])
 
 
@@ -54,8 +61,7 @@ def cell(row: Row, metric: str, summary: Summary) -> str:
     """
     if metric not in row.metrics:
         return ""
-    scale = 1 if metric.startswith(PLAIN) else 100
-    values = [scale * v for v in row.metrics[metric]]
+    values = [scale(metric) * v for v in row.metrics[metric]]
     spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     text = f"{mean(values):.2f}{spread}"
     best, second = places(summary.rows, metric)
@@ -78,7 +84,7 @@ def _terms(summary: Summary) -> str:
         f"training targets for every row that does not say otherwise; the best validation "
         f"is kept. Seeds {', '.join(map(str, summary.seeds))}. Machine: {summary.machine}. "
         f"Command: `dimerec reproduce {summary.study} --dataset {summary.dataset} --budget "
-        f"{summary.budget}`.\n\nMetrics in percent: mean ± standard deviation over seeds; the best "
+        f"{summary.budget}`.\n\nShares in percent: mean ± standard deviation over seeds; the best "
         f"mean is bold, the second underlined; a star marks a best that is better than the second "
         f"with p < {SIGNIFICANT} (paired over users and seeds, Holm's correction over the table). "
         f"The paper's figures, on its own data, stand in italics."
@@ -86,7 +92,7 @@ def _terms(summary: Summary) -> str:
 
 
 def _table(summary: Summary) -> list[str]:
-    names = [m.upper() for m in summary.metrics]
+    names = [shown(m) for m in summary.metrics]
     lines = [
         "| model | " + " | ".join(names) + " | parameters | CPU s |",
         "| --- |" + " ---: |" * (len(names) + 2),
@@ -97,11 +103,10 @@ def _table(summary: Summary) -> list[str]:
         lines.append(f"| {row.label} | " + " | ".join(values + cost) + " |")
     for other in summary.published:
         known = other.metrics
-        shown = [
-            f"*{known[m] * (1 if m.startswith(PLAIN) else 100):.2f}*" if m in known else ""
-            for m in summary.metrics
-        ]
-        lines.append(f"| *{other.label}* ({other.source}) | " + " | ".join(shown) + " | | |")
+        if not any(m in known for m in summary.metrics):
+            continue
+        cells = [f"*{known[m] * scale(m):.2f}*" if m in known else "" for m in summary.metrics]
+        lines.append(f"| *{other.label}* ({other.source}) | " + " | ".join(cells) + " | | |")
     return lines
 
 

@@ -13,6 +13,8 @@ from dimerec.config import NonNegative, Positive, RunConfig, Struct
 from dimerec.errors import ConfigError
 from dimerec.evaluation.metrics import CUTOFFS, METRICS
 
+WATCHED = "gradients"  # the measure that is taken while a run trains
+
 
 class DataPlan(Struct, frozen=True):
     """Which data, and how it is prepared (see `dimerec.data.prepare.prepare`).
@@ -96,6 +98,27 @@ class Published(Struct, frozen=True):
     metrics: dict[str, float]
 
 
+class Curve(Struct, frozen=True, kw_only=True):
+    """A figure of metrics that are given along something, "NAME/X" (see `measures`).
+
+    One name gives one picture with a line for each row; several give a picture for each row.
+
+    Attributes:
+        file: name of the picture, without ending.
+        names: metrics.
+        x, y: what the axes show.
+        over: the metric that is drawn across instead of X, such as a time.
+        relative: lines are drawn as shares of their first value.
+    """
+
+    file: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
+    names: Annotated[list[str], Meta(min_length=1)]
+    x: str
+    y: str
+    over: str = ""
+    relative: bool = False
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """An experiment file.
 
@@ -109,6 +132,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         metrics: columns of the table.
         measures: what is measured of each row beside ranking, see `measures`.
         runs, published: rows.
+        curves: figures of what is measured along something.
     """
 
     title: str
@@ -121,6 +145,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     measures: list[str] = []
     runs: list[RunPlan]
     published: list[Published] = []
+    curves: list[Curve] = []
 
 
 def load(path: str | Path) -> Plan:
@@ -174,8 +199,8 @@ def fingerprint(plan: Plan, run: RunPlan, seed: int) -> str:
 
 
 def trained(plan: Plan, run: RunPlan, seed: int) -> str:
-    """What the weights depend on, hashed: tables that share a run train it once."""
-    return _hashed(plan, run, seed, [], [])
+    """What a run folder depends on, hashed: tables that share a run train it once."""
+    return _hashed(plan, run, seed, [], [WATCHED] if WATCHED in plan.measures else [])
 
 
 def _hashed(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dimerec import files
-from dimerec.experiments import charts, pages, runner, summary
+from dimerec.experiments import charts, lines, pages, runner, summary
 from dimerec.experiments.plan import Plan
 from dimerec.experiments.study import Study, StudyData, load, resolve
 from dimerec.experiments.summary import Summary
@@ -82,7 +82,7 @@ def write(task: Task) -> Summary:
         task.plan,
         runner.current(task.plan, task.rows),
         task.work,
-        {row.label: row.x for row in task.study.runs if row.x is not None},
+        {row.label: (row.x, row.series) for row in task.study.runs if row.x is not None},
         task.study.axis,
     )
     summary.write(made, task.out / "results.json")
@@ -92,8 +92,8 @@ def write(task: Task) -> Summary:
 
 def render(made: Summary, out: Path) -> None:
     """The page and the figures of a summary."""
-    pictures = charts.draw(made)
+    pictures = charts.draw(made) | lines.draw(made)
     for name, content in pictures.items():
         files.write_file(out / name, content)
-    page = pages.page(made, [n for n in pictures if n.endswith(".svg")])
+    page = pages.page(made, list(pictures), lines.table(made))
     files.write_file(out / "README.md", page.encode())

@@ -13,7 +13,16 @@ import msgspec
 
 from dimerec.config import Struct
 from dimerec.errors import DataError, DimeRecError
-from dimerec.experiments.plan import Plan, RunPlan, Variant, fingerprint, recipe, trained
+from dimerec.experiments.plan import (
+    WATCHED,
+    Plan,
+    RunPlan,
+    Variant,
+    fingerprint,
+    recipe,
+    trained,
+)
+from dimerec.experiments.units import scale
 
 if TYPE_CHECKING:
     from dimerec.data.dataset import Dataset
@@ -121,7 +130,8 @@ def run(
                 rows = future.result()
                 with results.open("ab") as f:
                     f.write(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
-                shown = ", ".join(f"{m} {100 * rows[0].metrics[m]:.2f}" for m in plan.metrics)
+                known = [m for m in plan.metrics if m in rows[0].metrics]
+                shown = ", ".join(f"{m} {scale(m) * rows[0].metrics[m]:.2f}" for m in known)
                 left = (time.monotonic() - start) / n * (len(todo) - n) / 60
                 report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
         finally:  # Ctrl-C reaches the runs too: each leaves its checkpoint, and no other begins
@@ -227,13 +237,22 @@ def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[
 
 def _trained(plan: Plan, run: RunPlan, seed: int, data: "Dataset", work: Path) -> "Run":
     """The run's folder: trained now, gone on with, or found there whole."""
+    from dimerec.experiments.curves import watch
     from dimerec.training.loop import train
     from dimerec.training.run import Run
 
     out = work / "runs" / trained(plan, run, seed)
     if (out / "run.json").is_file() and (done := Run.open(out)).stopped != "interrupted":
         return done
-    done = train(data, recipe(plan, run, seed), out, resume=True, threads=1, progress=False)
+    done = train(
+        data,
+        recipe(plan, run, seed),
+        out,
+        resume=True,
+        threads=1,
+        progress=False,
+        watch=watch if WATCHED in plan.measures else None,
+    )
     if done.stopped == "interrupted":
         raise DimeRecError("interrupted; start again to go on from its checkpoint")
     return done

@@ -1,6 +1,10 @@
 """A study: one table or figure of the paper, on any of several datasets, under any of its budgets.
 
 `resolve` makes it the `Plan` of one dataset and budget; the runner knows plans alone.
+
+Tables that hold the same rows share them, and with them the runs: `base` names another study, whose
+budgets, datasets and rows are taken where the file gives none of its own. `budgets`, `datasets` and
+`rows` may then be lists of those that are taken.
 """
 
 import tomllib
@@ -10,7 +14,15 @@ from typing import Any, Literal
 from dimerec import config
 from dimerec.config import Positive, Struct
 from dimerec.errors import ConfigError
-from dimerec.experiments.plan import DataPlan, Plan, Published, RunPlan, Variant, checked
+from dimerec.experiments.plan import (
+    Curve,
+    DataPlan,
+    Plan,
+    Published,
+    RunPlan,
+    Variant,
+    checked,
+)
 
 BudgetName = Literal["smoke", "paper", "strong"]
 
@@ -57,6 +69,7 @@ class StudyRun(Struct, frozen=True, kw_only=True):
         strong: recipe under the budget "strong"; without one the row is left out there.
         variants: further rows from the same weights.
         x: the value of a hyper-parameter that the row stands for, where a figure draws it.
+        series: which line of that figure it is a point of; a variant is of the line of its name.
         note: a remark printed under the table.
         published: the paper's numbers, by its dataset and then metric.
     """
@@ -68,6 +81,7 @@ class StudyRun(Struct, frozen=True, kw_only=True):
     strong: str = ""
     variants: list[Variant] = []
     x: float | None = None
+    series: str = ""
     note: str = ""
     published: dict[str, dict[str, float]] = {}
 
@@ -80,6 +94,7 @@ class Study(Struct, frozen=True, kw_only=True):
         metrics: columns.
         measures: what is measured of each row beside ranking, see `measures`.
         axis: name of the hyper-parameter that the rows' `x` are values of.
+        curves: figures of what the measures give along something.
         budgets, datasets: see there.
         runs: rows.
     """
@@ -89,6 +104,7 @@ class Study(Struct, frozen=True, kw_only=True):
     metrics: tuple[str, ...]
     measures: list[str] = []
     axis: str = ""
+    curves: list[Curve] = []
     budgets: dict[BudgetName, Budget]
     datasets: dict[str, StudyData]
     runs: list[StudyRun]
@@ -120,7 +136,40 @@ def load(name: str) -> Study:
         raise ConfigError(
             f"{name}: no such study, nor a readable file ({e}); known: {known}"
         ) from e
-    return config.convert(tree, Study, str(path))
+    return config.convert(_with_base(tree, str(path)), Study, str(path))
+
+
+def _with_base(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    """The tree of a study that stands on its own.
+
+    `published`, by row and then the paper's dataset, takes the place of what the rows say.
+    """
+    if "base" in tree:
+        with (folder() / f"{tree.pop('base')}.toml").open("rb") as file:
+            base = tomllib.load(file)
+        for name in ("budgets", "datasets"):
+            chosen = tree.setdefault(name, base[name])
+            if isinstance(chosen, list):
+                tree[name] = {n: _named(base[name], n, where) for n in chosen}
+        for data in tree["datasets"].values():
+            data["epochs"] = {b: n for b, n in data["epochs"].items() if b in tree["budgets"]}
+        rows = {run["label"]: run for run in base["runs"]}
+        own = tree.get("runs", [])
+        chosen = tree.pop("rows", [] if own else list(rows))
+        tree["runs"] = [_named(rows, label, where) for label in chosen] + own
+    if "published" in tree:
+        published = tree.pop("published")
+        runs = {run["label"]: run for run in tree["runs"]}
+        for label in published:
+            _named(runs, label, where)
+        tree["runs"] = [r | {"published": published.get(r["label"], {})} for r in tree["runs"]]
+    return tree
+
+
+def _named(table: dict[str, Any], name: str, where: str) -> Any:
+    if name not in table:
+        raise ConfigError(f"{where}: there is no {name!r} among {', '.join(table)}")
+    return table[name]
 
 
 def resolve(
@@ -166,6 +215,7 @@ def resolve(
         measures=study.measures,
         runs=runs,
         published=published,
+        curves=study.curves,
     )
     return checked(plan, f"{study.title}, {dataset}, {budget}")
 

@@ -9,14 +9,13 @@ from statistics import mean
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from dimerec import files
 from dimerec.config import Struct
 from dimerec.errors import DataError
 from dimerec.evaluation import comparison
 from dimerec.evaluation.evaluator import Evaluation
-from dimerec.experiments.plan import Plan, Published, RunPlan
+from dimerec.experiments.plan import Curve, Plan, Published, RunPlan
 from dimerec.experiments.runner import Result, ranks_folder
 from dimerec.experiments.study import StudyData
 from dimerec.experiments.tables import by_label
@@ -31,7 +30,7 @@ class Row(Struct, frozen=True):
         parameters: trained numbers.
         targets, cpu_seconds: mean training targets seen, and process time of the training.
         weights: digests of the weights, seed by seed.
-        x: of the hyper-parameter that the row stands for.
+        x, series: of the hyper-parameter that the row stands for, and the line it is a point of.
     """
 
     label: str
@@ -42,6 +41,7 @@ class Row(Struct, frozen=True):
     cpu_seconds: float
     weights: list[str]
     x: float | None = None
+    series: str = ""
 
 
 class Lead(Struct, frozen=True):
@@ -83,6 +83,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     leads: list[Lead]
     published: list[Published]
     notes: list[str]
+    curves: list[Curve] = []
 
 
 def make(
@@ -92,7 +93,7 @@ def make(
     plan: Plan,
     results: list[Result],
     work: Path,
-    x: Mapping[str, float],
+    points: Mapping[str, tuple[float, str]],
     axis: str = "",
 ) -> Summary:
     """The summary of a plan's results.
@@ -103,7 +104,7 @@ def make(
         data: the study's entry of the dataset.
         results: those of the plan, not none.
         work: where the rows' ranks lie; without them there are no leads.
-        x: hyper-parameter values by label.
+        points: hyper-parameter value and line of a figure, by label of the run.
 
     Raises:
         DataError: there is no result.
@@ -111,7 +112,8 @@ def make(
     if not results:
         raise DataError(f"{plan.title}: no result yet")
     found = {label: sorted(rs, key=_seed) for label, rs in by_label(plan, results).items() if rs}
-    rows = [_row(label, rs, x.get(label)) for label, rs in found.items()]
+    rows = [_row(label, rs) for label, rs in found.items()]
+    rows = _placed(plan, rows, points)
     notes = [f"{r.label}: {r.note}" for r in plan.runs if r.note]
     notes += [
         f"{r.label}: {r.epochs} passes over the training targets" for r in plan.runs if r.epochs
@@ -133,7 +135,7 @@ def make(
         about=plan.about.strip(),
         terms=terms,
         note=data.note,
-        metrics=list(plan.metrics),
+        metrics=[m for m in plan.metrics if any(m in row.metrics for row in rows)],
         axis=axis,
         seeds=plan.seeds,
         epochs=plan.epochs,
@@ -143,6 +145,7 @@ def make(
         leads=_leads(plan, rows, work),
         published=plan.published,
         notes=notes,
+        curves=plan.curves,
     )
 
 
@@ -186,7 +189,24 @@ def places(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _row(label: str, results: list[Result], x: float | None) -> Row:
+def _placed(plan: Plan, rows: list[Row], points: Mapping[str, tuple[float, str]]) -> list[Row]:
+    """The rows with their place in the figure; a variant is on the line of its own name."""
+    places = {}
+    for run in plan.runs:
+        if run.label in points:
+            x, series = places[run.label] = points[run.label]
+            for v in run.variants:
+                name = f"{series}, {v.label}" if series else v.label
+                places[f"{run.label}, {v.label}"] = x, name
+    return [
+        msgspec.structs.replace(r, x=places[r.label][0], series=places[r.label][1])
+        if r.label in places
+        else r
+        for r in rows
+    ]
+
+
+def _row(label: str, results: list[Result]) -> Row:
     shared = [m for m in results[0].metrics if all(m in r.metrics for r in results)]
     return Row(
         label=label,
@@ -196,7 +216,6 @@ def _row(label: str, results: list[Result], x: float | None) -> Row:
         targets=mean(r.training["targets"] for r in results),
         cpu_seconds=mean(r.training["cpu_seconds"] for r in results),
         weights=[r.training["digest"] for r in results],
-        x=x,
     )
 
 
@@ -228,8 +247,3 @@ def _labels(run: RunPlan) -> list[str]:
 
 def _seed(result: Result) -> int:
     return result.seed
-
-
-def percent(row: Row, metric: str) -> np.ndarray:
-    """A row's values in percent, float64 `[seeds]`."""
-    return 100 * np.array(row.metrics[metric])

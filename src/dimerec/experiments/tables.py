@@ -6,6 +6,7 @@ from statistics import mean, stdev
 
 from dimerec.experiments.plan import Plan
 from dimerec.experiments.runner import Result
+from dimerec.experiments.units import scale, shown
 
 HEAD = """# Results
 
@@ -25,7 +26,8 @@ def page(plans: Mapping[Path, Plan], results: Mapping[Path, list[Result]]) -> st
 def section(plan: Plan, results: list[Result], path: Path) -> str:
     """One experiment: what it is, its protocol, the table, notes."""
     rows = by_label(plan, results)
-    best = {m: max(mean(_percent(rs, m)) for rs in rows.values() if rs) for m in plan.metrics}
+    known = {m: [v for rs in rows.values() if (v := _percent(rs, m))] for m in plan.metrics}
+    best = {m: max(map(mean, values), default=0.0) for m, values in known.items()}
     lines = [
         f"## {plan.title}",
         "",
@@ -33,7 +35,7 @@ def section(plan: Plan, results: list[Result], path: Path) -> str:
         "",
         _protocol(plan, results, path),
         "",
-        "| model | " + " | ".join(m.upper() for m in plan.metrics) + " | targets/s | CPU s |",
+        "| model | " + " | ".join(shown(m) for m in plan.metrics) + " | targets/s | CPU s |",
         "| --- |" + " ---: |" * (len(plan.metrics) + 2),
     ]
     for label, found in rows.items():
@@ -105,10 +107,12 @@ def by_label(plan: Plan, results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _percent(results: list[Result], metric: str) -> list[float]:
-    return [100 * r.metrics[metric] for r in results]
+    return [scale(metric) * r.metrics[metric] for r in results if metric in r.metrics]
 
 
 def _cell(values: list[float], best: float | None = None) -> str:
+    if not values:
+        return ""
     spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     text = f"{mean(values):.2f}{spread}"
     return f"**{text}**" if mean(values) == best else text

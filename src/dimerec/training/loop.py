@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from dimerec.training.window import Window
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 20
+Watch = Callable[[SequentialModel, Batches], Mapping[str, float]]
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
     threads: int | None = None,
     trackers: Collection[str] = (),
     progress: bool | Callable[[Entry], object] = True,
+    watch: Watch | None = None,
 ) -> Run:
     """Train one model on a dataset; leaves a run folder with a bundle.
 
@@ -52,6 +54,9 @@ def train(
         trackers: any of "tensorboard", "mlflow".
         progress: True shows a bar (log lines where stderr is no terminal); a function is called
             with every entry of `metrics.jsonl`.
+        watch: called at each validation with the model as it stands and the batches it learns
+            from; its numbers join that entry of `metrics.jsonl` as "watched". It must leave the
+            weights alone.
 
     Ctrl-C or SIGTERM ends the run after the step at hand, with a checkpoint and a bundle.
 
@@ -86,7 +91,7 @@ def train(
                 progress=progress,
             )
         task = _Training(
-            dataset, batches, config, out, steps, model.to(device), device, state, sinks
+            dataset, batches, config, out, steps, model.to(device), device, state, sinks, watch
         )
         try:
             stopped = task.count() if counting else task.learn(resume)
@@ -108,6 +113,7 @@ class _Training:
     device: torch.device
     state: State
     sinks: Sinks
+    watch: Watch | None = None
 
     def count(self) -> str:
         """Fit a counting model by one pass over the training windows."""
@@ -218,9 +224,10 @@ class _Training:
         best = state.best < 0 or values[metric] > self.best().metrics[metric]
         if best:
             state.best = len(state.validations) - 1
-        self.write(
-            {"step": state.step, "validation": values, "best": best, "seconds": state.seconds}
-        )
+        entry = {"step": state.step, "validation": values, "best": best, "seconds": state.seconds}
+        if self.watch is not None:
+            entry["watched"] = dict(self.watch(self.model, self.batches))
+        self.write(entry)
 
     def best(self) -> Validation:
         """The best validation so far."""
