@@ -17,7 +17,7 @@ def test_defaults_are_safe():
         "loopback",
         [],
     )
-    assert known.store == "sqlite:///histories.sqlite"
+    assert known.store == "sqlite:///histories.db"
 
 
 def test_a_file_and_overrides(tmp_path):

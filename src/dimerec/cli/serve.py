@@ -34,7 +34,7 @@ def serve(
         typer.Option(
             metavar="URL",
             help="Where histories are kept: sqlite:///FILE, redis://HOST:PORT/DB or memory:.  "
-            "\\[default: sqlite:///histories.sqlite]",
+            "\\[default: sqlite:///histories.db]",
         ),
     ] = None,
     changes: Annotated[

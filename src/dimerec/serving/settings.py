@@ -62,7 +62,7 @@ class Limits(Struct, frozen=True):
     header_bytes: Annotated[int, Meta(ge=1024, le=2**20)] = 2**15
     header_seconds: Seconds = 10.0
     connections: Positive = 1024
-    history: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    history: Annotated[int, Meta(ge=1, le=100_000)] = 500
     rate: Weight = 0.0
     burst: Seconds = 1.0
     store: Seconds = 0.25
@@ -83,7 +83,7 @@ class Settings(Struct, frozen=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    store: str = "sqlite:///histories.sqlite"
+    store: str = "sqlite:///histories.db"
     admin: Literal["loopback", "anywhere"] = "loopback"
     drain: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.0
     threads: Positive = 1
