@@ -24,6 +24,7 @@ from dimerec.serving import compiled, export, onnx_file
 from dimerec.serving.engine import Engine
 from dimerec.vocabulary import Item, Vocabulary
 from tests.tools import bundles
+from tests.tools.models import tiny
 
 V, LENGTH = 200, 12
 
@@ -204,6 +205,12 @@ def test_nothing_to_compile(tmp_path):
         export.export(counting)
 
 
+def test_a_chain_too_long_to_unroll(bundle, monkeypatch):
+    monkeypatch.setattr(tiny.Model, "sampling", {"samples": 1, "steps": 500})
+    with pytest.raises(ServingError, match="tiny cannot be compiled, for its 500 reverse steps"):
+        export.export(bundle)
+
+
 @pytest.mark.parametrize("off", [1e-3, float("nan")])
 def test_code_that_differs_is_not_kept(bundle, monkeypatch, off):
     monkeypatch.setattr(export, "check_compiler", lambda: None)
@@ -313,10 +320,20 @@ def test_a_flipped_bit_of_real_code(paper, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "name", ["dimerec", "sasrec", "gru4rec", "mind", "comirec", "multvae", "dreamrec", "diffurec"]
+    ("name", "options"),
+    [
+        ("dimerec", {}),
+        ("sasrec", {}),
+        ("gru4rec", {}),
+        ("mind", {}),
+        ("comirec", {}),
+        ("multvae", {}),
+        ("dreamrec", {"steps": 3}),
+        ("diffurec", {"steps": 3}),
+    ],
 )
-def test_every_model_with_vectors_compiles(name, tmp_path):
-    bundle = made(tmp_path / "bundle", name)
+def test_every_kind_of_model_compiles(name, options, tmp_path):
+    bundle = made(tmp_path / "bundle", name, **options)
     card = export.export(bundle)
     # ten times stricter than what an export is refused for
     assert max(check.difference for check in card.checks) < 1e-5

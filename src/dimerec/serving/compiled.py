@@ -25,6 +25,7 @@ Encode = Callable[[Tensor, Tensor], Tensor]
 
 PACKAGE, CONSTANTS = "encode.pt2", "constants.safetensors"
 LARGEST = 1024  # histories the compiled code takes at once
+STEPS = 64  # of a reverse chain: it is unrolled, and the compiler takes minutes for so many
 
 
 def platform_key() -> str:
@@ -52,8 +53,14 @@ def exported(model: SequentialModel, length: int) -> torch.export.ExportedProgra
     """The graph of `encode` for histories of `length` items and any batch up to `LARGEST`.
 
     Raises:
-        ServingError: a model that cannot be traced.
+        ServingError: a model that cannot be traced, or a chain of more than `STEPS` steps.
     """
+    steps = model.sampling.get("steps", 1)
+    if steps > STEPS:
+        raise ServingError(
+            f"cannot be compiled, for its {steps} reverse steps would be unrolled; at most {STEPS} "
+            "can, so train it with fewer"
+        )
     batch = torch.export.Dim("batch", min=1, max=LARGEST)
     with quiet(), torch.no_grad():
         try:
