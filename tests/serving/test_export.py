@@ -24,7 +24,6 @@ from dimerec.serving import compiled, export, onnx_file
 from dimerec.serving.engine import Engine
 from dimerec.vocabulary import Item, Vocabulary
 from tests.tools import bundles
-from tests.tools.models import tiny
 
 V, LENGTH = 200, 12
 
@@ -206,7 +205,8 @@ def test_nothing_to_compile(tmp_path):
 
 
 def test_a_chain_too_long_to_unroll(bundle, monkeypatch):
-    monkeypatch.setattr(tiny.Model, "sampling", {"samples": 1, "steps": 500})
+    model = plugins.load("dimerec.models", "tiny").Model
+    monkeypatch.setattr(model, "sampling", {"samples": 1, "steps": 500})
     with pytest.raises(ServingError, match="tiny cannot be compiled, for its 500 reverse steps"):
         export.export(bundle)
 
