@@ -29,6 +29,7 @@ from dimerec.cli import (
     serve,
     sources,
     train,
+    tune,
 )
 from dimerec.cli.verbs import Verbs
 
@@ -93,6 +94,7 @@ for panel, verbs in {
         diagnose.diagnose,
         protocols.protocols,
         reproduce.reproduce,
+        tune.tune,
     ),
     ABOUT: (demo.demo, models.models, doctor.doctor),
 }.items():
