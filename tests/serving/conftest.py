@@ -60,7 +60,8 @@ def started(
 ) -> Iterator[dict[str, Server]]:
     folder = tmp_path_factory.mktemp("servers")
     (folder / "tokens.toml").write_text(TOKENS)
-    common = ("--set", "drain=0")
+    # Patient, for a test machine may be busy; deadlines have tests with servers of their own.
+    common = ("--set", "drain=0", "--set", "limits.deadline=20", "--set", "limits.store=5")
     store = f"sqlite:///{folder / 'histories.db'}"
     running = {
         "plain": Server(bundle, "--store", store, *common),

@@ -16,6 +16,7 @@ def test_counters_equal_the_tally_of_the_client(plain):
     before = {
         name: counted(plain, f"dimerec_{name}_total", *labels) for name, labels in NAMES.items()
     }
+    sizes = {name: plain.metric(f"dimerec_{name}") for name in SIZES}
     tally = {name: Counter() for name in NAMES}
     rng = random.Random(5)
     for turn in range(120):
@@ -39,6 +40,12 @@ def test_counters_equal_the_tally_of_the_client(plain):
         found = {key: n for key, n in after.items() if n and "/metrics" not in key}
         assert found == {key: n for key, n in tally[name].items() if n}, name
         assert len(tally[name]) >= 2
+    asked = sum(tally["requests"][route, "200"] for route in MODEL)
+    asked += tally["refusals"]["not-answerable",] + tally["refusals"]["not-found",]
+    queries = asked + tally["requests"]["/v1/recommend/batch", "200"]  # two in each
+    for name, more in (("queue_seconds_count", asked), ("model_seconds_count", asked)):
+        assert plain.metric(f"dimerec_{name}") - sizes[name] == more
+    assert plain.metric("dimerec_batch_size_sum") - sizes["batch_size_sum"] == queries
     assert plain.metric("dimerec_in_flight") == plain.metric("dimerec_queue") == 0
     assert plain.metric("dimerec_connections") >= 1
 
@@ -49,6 +56,8 @@ NAMES = {
     "answers": ("source", "degraded"),
     "events": ("result",),
 }
+SIZES = ("queue_seconds_count", "model_seconds_count", "batch_size_sum")
+MODEL = ("/v1/recommend", "/v1/recommend/batch", "/v1/similar")
 EVENT = {"user": "tally", "item": "item 3", "time": 1}
 REQUESTS = [
     lambda turn: ("/v1/recommend", {"history": ["item 3"], "n": 3}, (200,)),

@@ -60,7 +60,9 @@ class Service:
         self.rates = Rates(limits.burst)
         self.in_flight = InFlight(limits.in_flight)
         self.metrics = Metrics()
-        self.batcher: Batcher[Work, Result] = Batcher(_work, depth=limits.queue, size=limits.batch)
+        self.batcher: Batcher[Work, Result] = Batcher(
+            self._work, depth=limits.queue, size=limits.batch
+        )
         self.draining = False
         self.connections = 0
         self._reads = StoreCalls("read", READERS, limits.store)
@@ -121,7 +123,7 @@ class Service:
             Ask(_query(request, history), request.context, degraded if request.user else None)
             for request, history in zip(requests, histories, strict=True)
         ]
-        done = await self._submit((snapshot, asks), began, len(asks))
+        done = await self._submit((snapshot, asks), began)
         answers: list[Answer] = []
         for answer in done.result if isinstance(done.result, list) else []:
             if isinstance(answer, ServingError):
@@ -139,7 +141,7 @@ class Service:
             ServingError: no such item, or a model that cannot say.
         """
         snapshot = self.shelf.current
-        done = await self._submit((snapshot, Near(item, n)), began, 1)
+        done = await self._submit((snapshot, Near(item, n)), began)
         if not isinstance(done.result, tuple):
             raise done.result if isinstance(done.result, ServingError) else TypeError
         return *done.result, snapshot, _timings(began, done, 0.0)
@@ -210,11 +212,20 @@ class Service:
             logger.exception("history store, %s", operation)
             raise StoreUnavailable(f"the history store failed to {operation}") from e
 
-    async def _submit(self, work: Work, began: float, weight: int) -> Done[Result]:
+    async def _submit(self, work: Work, began: float) -> Done[Result]:
         deadline = began + self.settings.limits.deadline
-        done = await self.batcher.submit(work, deadline, weight)
+        done = await self.batcher.submit(work, deadline, _weight(work[1]))
         self.metrics.queued.observe(done.queued)
         return done
+
+    def _work(self, batch: Sequence[Work]) -> list[Result]:
+        """A batch, in the worker's thread."""
+        began = time.monotonic()
+        try:
+            return _answers(batch)
+        finally:
+            self.metrics.worked.observe(time.monotonic() - began)
+            self.metrics.batch.observe(sum(_weight(what) for _, what in batch))
 
     def _name_bundle(self) -> None:
         served = self.shelf.current
@@ -239,7 +250,11 @@ def _timings(began: float, done: Done, store: float) -> Timings:
     return Timings(*(round(1000 * s, 3) for s in (total, store, done.queued, done.worked)))
 
 
-def _work(batch: Sequence[Work]) -> list[Result]:
+def _weight(what: "list[Ask] | Near") -> int:
+    return 1 if isinstance(what, Near) else len(what)
+
+
+def _answers(batch: Sequence[Work]) -> list[Result]:
     """The model's work: asks of one snapshot in one go, whatever request they came with."""
     out: list[Result] = [[] for _ in batch]
     rows: dict[int, list[int]] = {}
