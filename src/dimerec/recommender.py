@@ -259,6 +259,8 @@ class Recommender:
     def _noise(self, seeds: list[int], history: np.ndarray) -> np.ndarray:
         """float32 `[B, S, d]`: each row a function of its seed and history."""
         shape = (self._model.noise_draws, self._model.width)
+        if not self._model.noise_draws:
+            return np.zeros((len(history), *shape), np.float32)
         keys = history_keys(history)
         if len(set(seeds)) == 1:
             return normal(seeds[0], keys, shape)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
@@ -166,3 +167,13 @@ def test_the_index_kept_is_taken_only_for_its_own_vectors(kept, tmp_path, caplog
     assert "lists.faiss: size or SHA-256" in caplog.text
     assert isinstance(retrieval.index(VECTORS, tmp_path / "none"), ExactIndex)
     assert isinstance(retrieval.index(VECTORS, kept[1]), ExactIndex)  # two of them are gone
+
+
+def test_a_mapped_index_starts_no_threads_for_a_search(kept):
+    import faiss
+
+    _, path = kept
+    index = storage.load(path)
+    assert isinstance(index, ApproximateIndex)
+    lists: Any = faiss.downcast_InvertedLists(index._lists.invlists)
+    assert lists.prefetch_nthread == 0

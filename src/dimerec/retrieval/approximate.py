@@ -28,6 +28,7 @@ class ApproximateIndex(LocalIndex):
     Attributes:
         codes: "sq8" keeps 8 bits a coordinate in the cells, "flat" all 32. The candidates' scores
             are exact either way.
+        cells: how many there are.
         probes: cells a query looks into, at least; `tuned` sets it.
     """
 
@@ -52,6 +53,7 @@ class ApproximateIndex(LocalIndex):
         self._lists = lists
         if lists is None:
             self._cluster()
+        self.cells: int = self._lists.nlist
 
     def _cluster(self) -> None:
         """Cells and lists anew; about a minute for a million items of width 64 on two cores."""
@@ -72,17 +74,14 @@ class ApproximateIndex(LocalIndex):
             self._lists.train(rows)
             self._lists.add_with_ids(rows, numbers)
 
-    @property
-    def cells(self) -> int:
-        """How many cells there are."""
-        return self._lists.nlist
-
     def _add(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
         there = np.setdiff1d(numbers[numbers < self.size], self.gone)
         super()._add(numbers, vectors)
         self._exact = ExactIndex(self.vectors, self.gone)
         if not self._lists.is_trained:
-            return self._cluster()
+            self._cluster()
+            self.cells = self._lists.nlist
+            return
         if len(there):
             self._lists.remove_ids(there)
         self._lists.add_with_ids(vectors, numbers)
@@ -187,7 +186,10 @@ class ApproximateIndex(LocalIndex):
         if codes not in ("sq8", "flat") or not isinstance(probes, int) or probes < 1:
             raise DataError(f"settings {dict(settings)}")
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mmap else 0
-        lists = faiss.read_index(str(path / LISTS), flags)
+        lists: Any = faiss.read_index(str(path / LISTS), flags)
+        if mmap:
+            on_disk: Any = faiss.downcast_InvertedLists(lists.invlists)
+            on_disk.prefetch_nthread = 0  # threads for each search cost more than the search
         vectors, gone = cls._arrays(path, mmap)
         built = cls(vectors, gone, codes=codes, probes=probes, lists=lists)
         built._file = path if mmap else None
