@@ -1,6 +1,7 @@
 """The batcher under a clock that the test turns: what runs, in which order, and what never does."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -40,11 +41,11 @@ class Model:
 
 
 class Setting:
-    def __init__(self, depth: int, size: int) -> None:
+    def __init__(self, depth: int, size: int, patience: float) -> None:
         self.clock = Clock()
         self.model = Model()
         self.batcher: Batcher[str, str] = Batcher(
-            self.model, depth=depth, size=size, clock=self.clock
+            self.model, depth=depth, size=size, patience=patience, clock=self.clock
         )
 
     def ask(self, item: str, seconds: float = 60.0, weight: int = 1) -> "asyncio.Task[Done[str]]":
@@ -62,9 +63,9 @@ class Setting:
             self.model.through.release()
 
 
-def run(test: Callable, depth: int = 4, size: int = 4) -> Setting:
+def run(test: Callable, depth: int = 4, size: int = 4, patience: float = math.inf) -> Setting:
     """Run the coroutine function `test` with a started batcher."""
-    setting = Setting(depth, size)
+    setting = Setting(depth, size, patience)
 
     async def main() -> None:
         setting.batcher.start()
@@ -162,6 +163,36 @@ def test_the_queue_is_bounded_by_weight():
         assert (await s.ask("c")).result == "C"
 
     run(test)
+
+
+def test_no_more_may_wait_than_the_latest_pace_works_off_in_time():
+    async def test(s: Setting) -> None:
+        for seconds in (3.0, 3.0, 0.0):  # a batch; the pace is an average of the latest ones
+            first = await s.busy()
+            s.clock.now += seconds
+            s.let(1)
+            await first
+        pace = 0.2 * (3 + 0.8 * 3) * 0.8
+        first = await s.busy()
+        room = int(2 * 2.5 / pace)  # batches of two, and 2.5 seconds of patience
+        assert 2 < room < 9
+        kept = [s.ask(str(number)) for number in range(room)]
+        await asyncio.sleep(0)
+        assert s.batcher.full and s.batcher.waiting == room
+        with pytest.raises(Overloaded):
+            await s.ask("one too many")
+        s.clock.now += 40 * pace  # so slow that one batch is already too much; it may wait
+        s.let(1 + (room + 1) // 2)
+        await asyncio.gather(*kept, first)
+        first = await s.busy()
+        kept = [s.ask("a"), s.ask("b")]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await s.ask("c")
+        s.let(9)
+        await asyncio.gather(*kept, first)
+
+    run(test, depth=99, size=2, patience=2.5)
 
 
 def test_what_weighs_more_than_a_batch_goes_alone_and_what_does_not_fit_waits():

@@ -3,6 +3,7 @@ while it is busy, and work whose deadline has passed is never computed."""
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 from dimerec.errors import DeadlineExceeded, Overloaded, ServingError
 
 logger = logging.getLogger(__name__)
+LATEST = 0.2  # weight of the last batch in the pace of the latest
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,6 +56,7 @@ class Batcher(Generic[T, R]):
         *,
         depth: int,
         size: int,
+        patience: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -61,11 +64,16 @@ class Batcher(Generic[T, R]):
             work: one result an item, in order; runs in the worker thread.
             depth: the weight that may wait.
             size: the weight that is worked on at once; an item that weighs more goes alone.
+            patience: seconds of work that may wait, judged by the latest batches; one batch may
+                wait in any case. Without it a full queue before a slow model is worked on in vain:
+                each answer comes when its time is just up.
             clock: seconds, never going back.
         """
         self._work = work
         self._depth = depth
         self._size = size
+        self._patience = patience
+        self._pace = 0.0  # seconds of a batch, of the latest ones
         self._clock = clock
         self._waiting: deque[_Job[T, R]] = deque()
         self._weight = 0
@@ -93,7 +101,7 @@ class Batcher(Generic[T, R]):
     @property
     def full(self) -> bool:
         """Whether an item that weighs 1 would be refused."""
-        return self._weight >= self._depth
+        return self._weight >= self._room()
 
     def busy_for(self) -> float:
         """Seconds spent on the batch at hand; 0 when idle."""
@@ -120,7 +128,7 @@ class Batcher(Generic[T, R]):
         with self._changed:
             if not self.alive:
                 raise WorkerGone("the model's worker has ended; start the service again")
-            if self._weight and self._weight + weight > self._depth:
+            if self._weight and self._weight + weight > self._room():
                 raise Overloaded(f"{self._weight} queries wait for the model already; try later")
             self._waiting.append(job)
             self._weight += weight
@@ -139,6 +147,11 @@ class Batcher(Generic[T, R]):
         if self._thread.ident is not None:
             self._thread.join(timeout=10)
 
+    def _room(self) -> int:
+        """The weight that may wait."""
+        batches = max(1.0, self._patience / self._pace) if self._pace else math.inf
+        return int(min(self._depth, self._size * batches))
+
     def _run(self) -> None:
         batch: list[_Job[T, R]] = []
         try:
@@ -151,6 +164,7 @@ class Batcher(Generic[T, R]):
                     logger.exception("the model failed")
                     results = e
                 worked = self._clock() - began
+                self._pace += LATEST * (worked - self._pace)
                 self._since = None
                 self._tell(_deliver, batch, results, began, worked)
         except BaseException:

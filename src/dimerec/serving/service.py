@@ -61,7 +61,7 @@ class Service:
         self.in_flight = InFlight(limits.in_flight)
         self.metrics = Metrics()
         self.batcher: Batcher[Work, Result] = Batcher(
-            self._work, depth=limits.queue, size=limits.batch
+            self._work, depth=limits.queue, size=limits.batch, patience=limits.deadline / 2
         )
         self.draining = False
         self.connections = 0
