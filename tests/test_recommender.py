@@ -374,7 +374,7 @@ def shop() -> Recommender:
     return make(items=ITEMS)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(asked=st.lists(queries, max_size=6))
 def test_queries_of_all_kinds_stand_in_one_batch(shop, asked):
     answers = shop.answer(asked)

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from dimerec import Bundle, Dataset
+from dimerec.cli import app
 from dimerec.evaluation import fidelity
 from dimerec.recommender import Query, Recommender
 from dimerec.retrieval.approximate import ApproximateIndex
@@ -15,12 +17,13 @@ from tests.cli import shop
 def trained(tmp_path_factory, shop_folder):
     """A run on the shop's data, and that data."""
     out = tmp_path_factory.mktemp("index") / "run"
-    shop.dimerec(
-        *("train", str(shop_folder / "data"), "--config", "sasrec", "--threads", "1"),
+    words = [
+        *("train", shop_folder / "data", "--config", "sasrec", "--threads", "1", "--out", out),
         *("--set", "length=8", "--set", "options.width=8", "--set", "training.max_steps=2"),
-        *("--set", "training.batch_size=8", "--set", "negatives.number=4", "--out", str(out)),
-        cwd=out.parent,
-    )
+        *("--set", "training.batch_size=8", "--set", "negatives.number=4"),
+    ]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.stderr
     return out, shop_folder / "data"
 
 
