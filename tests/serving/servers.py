@@ -51,10 +51,14 @@ def token(name: str) -> str:
     return f"secret-of-{name}"
 
 
+def digest(token: str) -> str:
+    """What the settings hold of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def token_settings(name: str, roles: list[str], tenant: str = "default", rate: float = 0) -> str:
-    digest = hashlib.sha256(token(name).encode()).hexdigest()
     return (
-        f'[[tokens]]\nname = "{name}"\nsha256 = "{digest}"\nroles = {roles!r}\n'
+        f'[[tokens]]\nname = "{name}"\nsha256 = "{digest(token(name))}"\nroles = {roles!r}\n'
         f'tenant = "{tenant}"\nrate = {float(rate)}\n'
     )
 

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from dimerec.serving import access
-from dimerec.serving.access import Access, Forbidden, Unauthenticated, digests
+from dimerec.serving.access import Access, Forbidden, Unauthenticated
 from dimerec.serving.routes import ROUTES
 from dimerec.serving.settings import Settings, Token
-from tests.serving.servers import Server, token
+from tests.serving.servers import Server, digest, token
 
 BODIES = {
     "/v1/recommend": {"n": 1},
@@ -74,7 +74,7 @@ def test_every_role_against_every_route(guarded, name):
         f"Bearer {token('all')}x",
         f"Bearer {token('all')[:-1]}",
         f"Bearer {token('all')} {token('all')}",
-        "Bearer " + digests([token("all")])[0],
+        "Bearer " + digest(token("all")),
         "Bearer " + "x" * 5000,
         "Bearer ÿ\xa0",
     ],
@@ -94,7 +94,7 @@ def test_admin_is_taken_from_this_machine_alone_and_not_through_a_proxy(guarded)
 
 
 def test_admin_from_elsewhere_needs_the_setting():
-    known = digests(["t"])[0]
+    known = digest("t")
     tokens = [Token(name="a", sha256=known, roles=["admin", "read"])]
     headers = {"authorization": "Bearer t"}
     strict = Access(Settings(tokens=tokens))
@@ -118,7 +118,7 @@ def test_every_digest_is_compared_in_constant_time(monkeypatch):
         return hmac.compare_digest(one, other)
 
     names = ["a", "b", "c"]
-    tokens = [Token(n, d, ["read"]) for n, d in zip(names, digests(names))]
+    tokens = [Token(n, d, ["read"]) for n, d in zip(names, map(digest, names))]
     gate = Access(Settings(tokens=tokens))
     monkeypatch.setattr(access, "hmac", type("Spy", (), {"compare_digest": staticmethod(spy)}))
     for given in ("a", "c", "nothing"):

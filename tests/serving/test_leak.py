@@ -37,13 +37,9 @@ def load(server: Server, count: int) -> None:
         thread.join()
 
 
-def bundles_open(process: psutil.Process) -> int:
-    return process.num_fds()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_nothing_grows(shelf: Path, tmp_path: Path, record_property):
+def test_nothing_grows(shelf: Path, tmp_path: Path, figure):
     (tmp_path / "s.toml").write_text(token_settings("all", ["read", "admin"]))
     words = ("--settings", tmp_path / "s.toml", "--store", f"sqlite:///{tmp_path / 'h.db'}")
     with serving(shelf, *words, "--set", "drain=0") as server:
@@ -66,8 +62,10 @@ def test_nothing_grows(shelf: Path, tmp_path: Path, record_property):
             threads.append(process.num_threads())
         server.ask("/v1/reload", {"bundle": "one"}, headers=headers)
     slope = np.polyfit(np.arange(RELOADS), memory, 1)[0]  # MiB a reload and 5,000 requests
-    record_property("MiB a reload and 5,000 requests", round(float(slope), 3))
-    print(f"memory {memory[0]:.1f} to {memory[-1]:.1f} MiB, slope {slope:.3f} MiB a round")
+    figure(
+        f"{REQUESTS:,} requests and {RELOADS} reloads: {memory[0]:.1f} to {memory[-1]:.1f} MiB, "
+        f"slope {slope:.3f} MiB a reload; {descriptors[-1]} descriptors, {threads[-1]} threads"
+    )
     assert slope < 0.25, memory
     assert memory[-1] < memory[0] + 8, memory
     assert max(descriptors[1:]) <= descriptors[0] + 2, descriptors

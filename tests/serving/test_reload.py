@@ -205,7 +205,7 @@ def test_reloads_under_load_fail_nobody_and_mix_nothing(guarded, shelf):
 
 
 @pytest.mark.slow
-def test_fifty_reloads_at_seventy_percent_load(guarded, shelf):
+def test_fifty_reloads_at_seventy_percent_load(guarded, shelf, figure):
     began, count = time.monotonic(), 0
     while time.monotonic() - began < 2:
         guarded.asks({"history": HISTORY, "n": 8}, headers=CHIEF)
@@ -214,3 +214,4 @@ def test_fifty_reloads_at_seventy_percent_load(guarded, shelf):
     names = itertools.cycle(["two", broken[0], "one", "two", broken[1], "one", broken[2]])
     answered = under_load(guarded, shelf, [*itertools.islice(names, 49), "one"], 0.7 * count / 2, 4)
     assert answered > 200
+    figure(f"50 reloads, {answered:,} requests, none failed or mixed")

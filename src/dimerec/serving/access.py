@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
@@ -89,8 +89,3 @@ def _loopback(headers: Mapping[str, str], peer: str | None) -> bool:
     """Whether the request began on this machine: a proxy's would come from here, too."""
     here = peer is not None and (peer.startswith("127.") or peer in ("::1", "::ffff:127.0.0.1"))
     return here and not any(name in headers for name in FORWARDED)
-
-
-def digests(tokens: Sequence[str]) -> list[str]:
-    """The SHA-256 (hex) of each token, as the settings want it."""
-    return [hashlib.sha256(token.encode()).hexdigest() for token in tokens]

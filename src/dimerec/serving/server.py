@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from dimerec.errors import ConfigError
 from dimerec.serving.service import Service
@@ -79,6 +78,3 @@ def address(bound: socket.socket) -> str:
     """The URL of a bound socket."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-__all__: list[Any] = ["address", "listen", "run"]
