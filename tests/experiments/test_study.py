@@ -1,5 +1,7 @@
 """Studies: every shipped one resolves, and shared runs are one run."""
 
+from pathlib import Path
+
 import pytest
 
 from dimerec.errors import ConfigError
@@ -66,3 +68,86 @@ def test_what_is_not_there_is_named() -> None:
         resolve(one, "yoochoose", "smoke")
     with pytest.raises(ConfigError, match="table9: no such study, nor a readable file"):
         load("table9")
+
+
+@pytest.mark.parametrize("name", [n for n in study.names() if n != "table1"])
+def test_dimerec_never_stands_without_its_row_without_diffusion(name: str) -> None:
+    for dataset, data in load(name).datasets.items():
+        for budget in data.epochs:
+            plan = resolve(load(name), dataset, budget)
+            assert "DimeRec, x_t = 0" in [r.label for r in plan.runs]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("table2", "SASRec"), ("table3", "Self-attentive (ComiRec-SA)"), ("table5", "T = 20"),
+        ("ablation", "DimeRec"), ("figure5", "DimeRec"), ("beyond", "Mult-VAE"),
+        ("frontier", "DimeRec"), ("table8", "DimeRec, x_t = 0"),
+    ],
+)  # fmt: skip
+def test_tables_share_their_runs_with_table_1(name: str, label: str) -> None:
+    whole = {"T = 20": "DimeRec", "Self-attentive (ComiRec-SA)": "DimeRec"}.get(label, label)
+    ours, theirs = (resolve(load(n), "ml-1m", "paper") for n in (name, "table1"))
+    one = next(r for r in ours.runs if r.label == label)
+    other = next(r for r in theirs.runs if r.label == whole)
+    assert trained(ours, one, 1) == trained(theirs, other, 1)
+
+
+def test_a_watched_run_is_a_run_of_its_own() -> None:
+    plan = resolve(load("figure4"), "latest-small", "smoke")
+    import msgspec
+
+    blind = msgspec.structs.replace(plan, measures=["losses"])
+    assert trained(plan, plan.runs[0], 0) != trained(blind, plan.runs[0], 0)
+
+
+BASE = """
+title = "Mine"
+about = "Two rows of table 1, one of my own."
+base = "table1"
+budgets = ["smoke"]
+datasets = ["latest-small"]
+rows = ["SASRec", "GRU4Rec"]
+metrics = ["hr@20"]
+
+[published.SASRec]
+ML-10M = { "hr@20" = 0.5 }
+
+[[runs]]
+label = "Popularity"
+config = "popularity"
+"""
+
+
+def test_what_a_study_does_not_say_is_its_base_s(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(BASE)
+    mine = load(str(tmp_path / "mine.toml"))
+    theirs = load("table1")
+    assert list(mine.budgets) == ["smoke"] and list(mine.datasets) == ["latest-small"]
+    assert mine.datasets["latest-small"].epochs == {"smoke": 6}
+    assert [r.label for r in mine.runs] == ["SASRec", "GRU4Rec", "Popularity"]
+    assert mine.runs[0].published == {"ML-10M": {"hr@20": 0.5}} and not mine.runs[1].published
+    assert mine.runs[0].set == theirs.runs[0].set
+    (tmp_path / "mine.toml").write_text(BASE.replace('rows = ["SASRec", "GRU4Rec"]\n', "")
+                                        .replace("[published.SASRec]", "[published.Popularity]"))  # fmt: skip
+    assert [r.label for r in load(str(tmp_path / "mine.toml")).runs] == ["Popularity"]
+    for old, new, said in (
+        ('"GRU4Rec"]', '"GRU5Rec"]', "there is no 'GRU5Rec' among SASRec"),
+        ('["latest-small"]', '["ml-20m"]', "there is no 'ml-20m' among latest-small"),
+        ("published.SASRec", "published.MIND", "there is no 'MIND' among SASRec, GRU4Rec"),
+    ):
+        (tmp_path / "mine.toml").write_text(BASE.replace(old, new))
+        with pytest.raises(ConfigError, match=said):
+            load(str(tmp_path / "mine.toml"))
+
+
+def test_the_strong_budget_takes_the_strong_recipes() -> None:
+    plan = resolve(load("table1"), "ml-1m", "strong")
+    by_label = {r.label: r for r in plan.runs}
+    assert "DimeRec, paper recipe" not in by_label and by_label["MIND"].config == "mind-strong"
+    for label in ("SASRec", "GRU4Rec", "MIND", "ComiRec-SA", "ComiRec-DR", "DimeRec"):
+        found = recipe(plan, by_label[label], 0)
+        assert (found.negatives.kind, found.negatives.number) == ("log-uniform", 1024)
+        softmax = found.options["softmax"]
+        assert softmax == {"unit": True, "temperature": 0.07, "logq": True}

@@ -66,6 +66,7 @@ def watch(model: SequentialModel, batches: Batches) -> Mapping[str, float]:
     if isinstance(model, CountingModel):
         return {}
     weights = dict(model.named_parameters())
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}  # counters of steps
     sums: dict[str, dict[str, Tensor]] = {}
     for step in range(BATCHES):
         device = next(iter(weights.values())).device
@@ -81,6 +82,9 @@ def watch(model: SequentialModel, batches: Batches) -> Mapping[str, float]:
             for key, value in zip(weights, found, strict=True):
                 if value is not None:
                     into[key] = into[key] + value if key in into else value
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])
     values = {}
     for one, other in combinations(sums, 2):
         shared = [k for k in sums[one] if k in sums[other]]
