@@ -16,7 +16,8 @@ tuned by other histories than those it is judged by.
 
 Smaller catalogues are the first items of the largest one. Prints a table, writes
 `results/link.json`, and exits with 1 where the compiled link at the largest catalogue and the
-shortest history is less than 4 times as fast as the literal one, or recall is under 0.97.
+shortest history is less than 4 times as fast as the literal one, or recall is under 0.97. Where
+other programs run, waiting for a processor hides the work: the processor's time is printed, too.
 
     python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70] [--seconds 6]
 """
@@ -176,7 +177,7 @@ def measure(
     }
     # An id is its number less 1, so that ids are looked up and not guessed.
     asked = [Query(ids, n=N, seed=row) for row, ids in enumerate((history - 1).tolist())]
-    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in links}
+    taken: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in links}
     answers = {name: [r.answer([q])[0] for q in asked[:ROUND]] for name, r in ready.items()}
     same_answers(answers)
     end, turn = time.perf_counter() + seconds, 0
@@ -184,10 +185,10 @@ def measure(
         for name, recommender in ready.items():
             for row in range(turn, turn + ROUND):
                 one = [asked[row % len(asked)]]
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.thread_time()
                 recommender.answer(one)
-                total = time.perf_counter() - began
-                taken[name].append((total, timed[name].seconds, search.seconds))
+                total, cpu = time.perf_counter() - began, time.thread_time() - worked
+                taken[name].append((total, cpu, timed[name].seconds, search.seconds))
         turn += ROUND
     del index.search  # the class's own again
     return {name: figures(np.array(times) * 1e6) for name, times in taken.items()}
@@ -204,14 +205,15 @@ def same_answers(answers: dict[str, list]) -> None:
 
 
 def figures(times: np.ndarray) -> dict[str, float]:
-    """`times` [requests, 3] microseconds: total, encoding, searching."""
-    total, encode, search = times.T
+    """`times` [requests, 4] microseconds: total, of the processor, encoding, searching."""
+    total, cpu, encode, search = times.T
     p50, p99, p999 = np.quantile(total, (0.5, 0.99, 0.999))
     return {
         "requests": len(times),
         "p50_us": round(p50, 1),
         "p99_us": round(p99, 1),
         "p99.9_us": round(p999, 1),
+        "cpu_us": round(float(np.median(cpu)), 1),
         "encode_us": round(float(np.median(encode)), 1),
         "search_us": round(float(np.median(search)), 1),
         "rest_us": round(float(np.median(total - encode - search)), 1),
@@ -260,9 +262,11 @@ def main() -> None:
             }
             measured = measure(links, model, index, history, items + 1, given.seconds)
             faster = measured["literal"]["p50_us"] / measured["compiled"]["p50_us"]
+            worked = measured["literal"]["cpu_us"] / measured["compiled"]["cpu_us"]
             row = {"items": items, "length": length, "index": type(index).__name__}
             row |= {"build_s": round(built, 1), f"recall@{N}": round(found, 4)}
-            rows.append({**row, "faster": round(faster, 2), "links": measured})
+            row |= {"faster": round(faster, 2), "less_cpu": round(worked, 2)}
+            rows.append({**row, "links": measured})
             show(rows[-1])
     report(rows)
 
@@ -270,22 +274,23 @@ def main() -> None:
 def show(row: dict) -> None:
     print(
         f"\n{row['items']:,} items, L = {row['length']}, {row['index']}: recall@{N} "
-        f"{row[f'recall@{N}']:.3f}, {row['faster']:.1f} times faster than literal"
+        f"{row[f'recall@{N}']:.3f}, {row['faster']:.1f} times faster than literal, "
+        f"{row['less_cpu']:.1f} times less processor time"
     )
-    print("| link | p50 us | p99 us | p99.9 us | encode | search | noise, filters, ids |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, f in row["links"].items():
-        cells = [
-            f[k] for k in ("p50_us", "p99_us", "p99.9_us", "encode_us", "search_us", "rest_us")
-        ]
-        print(f"| {name} | {' | '.join(f'{c:,.0f}' for c in cells)} |", flush=True)
+    print("| link | p50 us | p99 us | p99.9 us | cpu us | encode | search | noise, filters, ids |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    shown = ("p50_us", "p99_us", "p99.9_us", "cpu_us", "encode_us", "search_us", "rest_us")
+    for link, found in row["links"].items():
+        cells = [found[name] for name in shown]
+        print(f"| {link} | {' | '.join(f'{c:,.0f}' for c in cells)} |", flush=True)
 
 
 def report(rows: list[dict]) -> None:
+    load = os.getloadavg()[0]
     result = {
         "threads": 1,
         "n": N,
-        "load": round(os.getloadavg()[0], 1),
+        "load": round(load, 1),
         "machine": {
             "processor": platform.machine(),
             "cpus": os.cpu_count(),
@@ -301,7 +306,7 @@ def report(rows: list[dict]) -> None:
     found = hardest[f"recall@{N}"]
     print(
         f"\n{hardest['items']:,} items, L = {hardest['length']}: {hardest['faster']:.1f} times "
-        f"(wanted {FASTER:.0f}), recall {found:.3f} (wanted {RECALL})"
+        f"(wanted {FASTER:.0f}), recall {found:.3f} (wanted {RECALL}); load {load:.1f}"
     )
     sys.exit(0 if hardest["faster"] >= FASTER and found >= RECALL else 1)
 
