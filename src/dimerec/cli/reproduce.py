@@ -103,11 +103,11 @@ def reproduce(
 
 
 def _is_study(name: str) -> bool:
-    """Whether a file has the datasets of a study."""
+    """Whether a file has the datasets of a study, or stands on one that has."""
     import tomllib
 
     try:
-        return "datasets" in tomllib.loads(Path(name).read_text("utf-8"))
+        return bool({"datasets", "base"} & tomllib.loads(Path(name).read_text("utf-8")).keys())
     except (OSError, ValueError):
         return False
 

@@ -23,7 +23,7 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="KEY=RANGE",
-            help="Where to look: low..high, low..high:log or a|b|c. May be given several times; "
+            help="Where to look: low..high, low..high:log or a,b,c. May be given several times; "
             "without it, the model's own space: learning rate, temperature, dropout, width.",
         ),
     ] = None,
@@ -43,7 +43,7 @@ def tune(
       dimerec tune data/ml --config sasrec --out tuned/sasrec --trials 20
       dimerec tune data/ml --config dimerec --out tuned/narrow \\
           --space training.learning_rate=0.001..0.01:log \\
-          --space 'options.width=32|64'
+          --space options.width=32,64
       dimerec train data/ml --config tuned/sasrec/best.toml --out runs/sasrec
 
     In the folder: trials.jsonl (one line a trial), best.toml, search.json.

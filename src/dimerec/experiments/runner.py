@@ -1,11 +1,10 @@
 """Run a plan: prepare, train and score in several processes; results are appended as they come."""
 
 import logging
-import multiprocessing
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from dimerec.experiments.plan import (
     trained,
 )
 from dimerec.experiments.units import scale
+from dimerec.experiments.workers import Workers
 
 if TYPE_CHECKING:
     from dimerec.data.dataset import Dataset
@@ -116,8 +116,7 @@ def run(
         results.parent.mkdir(parents=True, exist_ok=True)
         failures = []
         start = time.monotonic()
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, context, max_tasks_per_child=RUNS)
+        pool = Workers(jobs, RUNS)
         try:
             futures = {pool.submit(one, plan, r, s, dataset, work): (r, s) for r, s in todo}
             for n, future in enumerate(as_completed(futures), start=1):
@@ -135,7 +134,7 @@ def run(
                 left = (time.monotonic() - start) / n * (len(todo) - n) / 60
                 report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
         finally:  # Ctrl-C reaches the runs too: each leaves its checkpoint, and no other begins
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown()
         if failures:
             raise DimeRecError(f"{len(failures)} runs failed: " + "; ".join(failures))
     return current(plan, results)

@@ -145,8 +145,12 @@ def _with_base(tree: dict[str, Any], where: str) -> dict[str, Any]:
     `published`, by row and then the paper's dataset, takes the place of what the rows say.
     """
     if "base" in tree:
-        with (folder() / f"{tree.pop('base')}.toml").open("rb") as file:
-            base = tomllib.load(file)
+        if (name := tree.pop("base")) not in names():
+            raise ConfigError(
+                f"{where}: no study {name!r} to stand on; known: {', '.join(names())}"
+            )
+        text = (folder() / f"{name}.toml").read_text("utf-8")
+        base = _with_base(tomllib.loads(text), name)
         for name in ("budgets", "datasets"):
             chosen = tree.setdefault(name, base[name])
             if isinstance(chosen, list):

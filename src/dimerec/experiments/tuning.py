@@ -98,7 +98,7 @@ def space(model: str, given: list[str]) -> dict[str, Range]:
     for item in given:
         key, equals, text = item.partition("=")
         if not equals:
-            raise ConfigError(f"space {item!r}: write it as key=low..high, :log behind it, or a|b")
+            raise ConfigError(f"space {item!r}: write it as key=low..high, :log behind it, or a,b")
         texts[key.strip()] = text.strip()
     return {key: parsed(key, text) for key, text in texts.items()}
 
@@ -111,9 +111,9 @@ def parsed(key: str, text: str) -> Range:
         if not low < high or (log and low <= 0):
             raise ConfigError(f"space {key}={text}: must rise, and with :log begin above 0")
         return Range(low=low, high=high, log=log)
-    if "|" in text and all(text.split("|")):
-        return Range(among=[_value(part.strip()) for part in text.split("|")])
-    raise ConfigError(f"space {key}={text}: write low..high, low..high:log or a|b|c")
+    if "," in text and all(text.split(",")):
+        return Range(among=[_value(part.strip()) for part in text.split(",")])
+    raise ConfigError(f"space {key}={text}: write low..high, low..high:log or a,b,c")
 
 
 def _value(text: str) -> Any:
