@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dimerec.experiments import runner, tables
+from dimerec.experiments import reproduce, runner, summary, tables
 from dimerec.experiments.plan import load
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +19,14 @@ def test_the_page_is_fresh() -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
-def test_every_run_of_every_plan_has_its_result(path: Path) -> None:
-    left = runner.pending(PLANS[path], runner.read(RESULTS[path]))
-    assert not left, [(run.label, seed) for run, seed in left]
+def test_every_run_has_its_result_or_the_page_says_that_it_waits(path: Path) -> None:
+    plan = PLANS[path]
+    left = runner.pending(plan, runner.read(RESULTS[path]))
+    waiting = {run.label for run in plan.runs if run.waiting}
+    assert {run.label for run, _ in left} == waiting, [(run.label, seed) for run, seed in left]
+    page = (ROOT / "docs" / "results.md").read_text()
+    for label in waiting:
+        assert f"- {label}: 0 of {len(plan.seeds)} seeds." in page
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
@@ -41,3 +46,35 @@ def test_the_readme_quotes_the_page() -> None:
     assert len(rows) >= 8
     for row in rows:
         assert row in page, f"not in docs/results.md: {row}"
+
+
+STUDIES = sorted((ROOT / "results").glob("*/*/results.json"))
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda p: p.parent.parent.name + "-" + p.parent.name)
+def test_a_studys_page_is_what_its_rows_say(file: Path, tmp_path: Path) -> None:
+    made = summary.read(file)
+    rows = {(r.label, r.seed): r for r in runner.read(file.parent / "results.jsonl")}
+    seen = set()
+    for row in made.rows:
+        for at, seed in enumerate(row.seeds):
+            one = rows[row.label, seed]
+            seen.add((row.label, seed))
+            assert {m: v[at] for m, v in row.metrics.items()}.items() <= one.metrics.items()
+            assert row.weights[at] == one.training["digest"]
+    assert seen == set(rows), "rows that the summary leaves out"
+    reproduce.render(made, tmp_path)
+    page = (file.parent / "README.md").read_text()
+    assert page == (tmp_path / "README.md").read_text(), "run `dimerec reproduce NAME .. --show`"
+
+
+def test_the_verdicts_quote_the_pages() -> None:
+    quoted = [
+        line
+        for line in (ROOT / "docs" / "verdicts.md").read_text().splitlines()
+        if line.startswith("| ") and "±" in line
+    ]
+    known = "\n".join((f.parent / "README.md").read_text() for f in STUDIES)
+    assert quoted
+    for line in quoted:
+        assert line in known, f"on no page of a study: {line}"

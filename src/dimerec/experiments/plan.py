@@ -74,6 +74,7 @@ class RunPlan(Struct, frozen=True):
         variants: further rows from the same weights.
         note: a remark printed under the table.
         published: figures that this row is held against.
+        waiting: its results are still to come; the page says so.
     """
 
     label: str
@@ -83,6 +84,7 @@ class RunPlan(Struct, frozen=True):
     variants: list[Variant] = []
     note: str = ""
     published: list[Target] = []
+    waiting: bool = False
 
 
 class Published(Struct, frozen=True):

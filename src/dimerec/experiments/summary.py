@@ -116,7 +116,9 @@ def make(
     rows = _placed(plan, rows, points)
     notes = [f"{r.label}: {r.note}" for r in plan.runs if r.note]
     notes += [
-        f"{r.label}: {r.epochs} passes over the training targets" for r in plan.runs if r.epochs
+        f"{r.label}: {r.epochs} pass{'es' if r.epochs > 1 else ''} over the training targets"
+        for r in plan.runs
+        if r.epochs
     ]
     notes += [
         f"{row.label}: {len(row.seeds)} of {len(plan.seeds)} seeds"
