@@ -12,7 +12,7 @@ from dimerec.errors import DataError
 from dimerec.retrieval.diversity import table
 from dimerec.vocabulary import Item
 
-MANY = 2**14  # up to so many allowed items are scored one by one; for more there is a bitmap
+MANY = 2**12  # up to so many allowed items are scored one by one; for more there is a bitmap
 SHOWN = 12  # categories in a message
 UNIONS = 256  # unions of categories that are remembered
 
