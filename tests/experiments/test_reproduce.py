@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from dimerec.cli import app
 from dimerec.experiments import reproduce, study, summary
+from dimerec.experiments.plan import trained
 from dimerec.experiments.study import Study, load, resolve
 
 TINY = ["options.width=8", "length=10", "training.batch_size=256", "training.validation_queries=50"]
@@ -103,15 +104,15 @@ def test_a_tiny_study_is_the_study() -> None:
 def test_a_failed_row_does_not_lose_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(name: str) -> Study:
+    def two(name: str) -> Study:
         one = tiny(name)
         rows = [r for r in one.runs if r.label in ("SASRec", "ComiRec-SA")]
-        rows[1] = msgspec.structs.replace(
-            rows[1], set=[*rows[1].set, "training.learning_rate=1e30"]
-        )
         return msgspec.structs.replace(one, runs=rows)
 
-    monkeypatch.setattr(reproduce, "load", broken)
+    monkeypatch.setattr(reproduce, "load", two)
+    plan = resolve(two("table2"), "latest-small", "smoke")
+    (tmp_path / "w" / "runs").mkdir(parents=True)
+    (tmp_path / "w" / "runs" / trained(plan, plan.runs[1], 0)).write_text("in the way")
     words = ["reproduce", "table2", "--results", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code != 0
