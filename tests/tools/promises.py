@@ -18,8 +18,17 @@ FIGURES = ROOT / "docs" / "serving" / "figures.json"
 BEGIN, END = "<!-- promises -->", "<!-- end of promises -->"
 S = "tests/serving/test_"
 PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("latency p50, p99, p99.9 at a stated rate", ()),
-    ("at 2 and 5 times the capacity, goodput stays and refusals are 429 or 503", ()),
+    (
+        "latency p50, p99, p99.9 at a stated rate, from the intended send time",
+        (
+            f"{S}load.py::test_a_server_that_stalls_is_measured_as_its_users_felt_it",
+            f"{S}load.py::test_the_benchmark_measures_what_it_says",
+        ),
+    ),
+    (
+        "at 2 and 5 times the capacity, goodput stays and refusals are 429 or 503",
+        (f"{S}load.py::test_beyond_capacity_goodput_stays_and_refusals_are_polite",),
+    ),
     ("expired work never runs", (f"{S}batcher.py::test_expired_work_is_never_computed",)),
     (
         "acknowledged events survive a killed process",
@@ -75,7 +84,11 @@ PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "n unique items, none excluded or seen",
-        (f"{S}app.py::test_every_field_of_a_query_reaches_the_recommender",),
+        (
+            f"{S}app.py::test_every_field_of_a_query_reaches_the_recommender",
+            "tests/test_recommender.py::test_queries_of_all_kinds_stand_in_one_batch",
+            "tests/contract/test_indexes.py::test_search_is_brute_force",
+        ),
     ),
     (
         "reloads under load fail nobody; an answer is one version's",
@@ -91,6 +104,7 @@ PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "a dependency's outage degrades, never cascades",
         (
+            f"{S}load.py::test_redis_stops_and_comes_back_under_load_and_no_request_fails",
             f"{S}outage.py::test_a_store_that_goes_away_costs_histories_and_nothing_else",
             f"{S}calls.py::test_a_store_that_hangs_holds_nobody_up",
         ),
