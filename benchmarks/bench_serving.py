@@ -135,10 +135,10 @@ class Load:
                 low = middle
             else:
                 high = middle
-        while low > 5:
+        for _ in range(6):
             if found := self.holds(low, 3 * self._seconds):
                 return found
-            low *= 0.93
+            low *= 0.9
         raise SystemExit(f"p99 is over {self.bound:g} ms at any rate; is the machine busy?")
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 ALWAYS = (b"/live", b"/ready", b"/metrics")
+MODEL = b"/v1/recommend"  # what waits for the model, batches included
 
 
 def protocol(service: Service) -> "type[HttpToolsProtocol]":
@@ -59,15 +60,23 @@ def protocol(service: Service) -> "type[HttpToolsProtocol]":
             idle = self.cycle is None or self.cycle.response_complete
             if size > limits.header_bytes:
                 self._large_head()
-            elif idle and len(self.tasks) >= limits.in_flight and self.url not in ALWAYS:
+            elif idle and self.url not in ALWAYS and (words := self._too_much()):
                 self._skip = True
-                words = f"{len(self.tasks)} requests are being answered already; try again later"
                 keep = self.parser is not None and self.parser.should_keep_alive()
                 self._refuse(503, "overloaded", words, close=not keep)
             else:
                 if idle:
                     self._arm(limits.body_seconds)
                 super().on_headers_complete()
+
+        def _too_much(self) -> str:
+            """What speaks against another request: told here, it costs half of what it does as an
+            exception of the application, and under overload that is most of the work."""
+            if len(self.tasks) >= limits.in_flight:
+                return f"{len(self.tasks)} requests are being answered already; try again later"
+            if service.batcher.full and self.url.startswith(MODEL):
+                return f"{service.batcher.waiting} queries wait for the model already; try later"
+            return ""
 
         def on_body(self, body: bytes) -> None:
             if self._skip or self.cycle.response_complete:
