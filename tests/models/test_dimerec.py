@@ -1,6 +1,5 @@
 """DimeRec's own rules: which steps train, how samples are used, what x_t = 0 means."""
 
-import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
 from dimerec.models.dimerec import Config, Model
+from dimerec.nn.losses import SoftmaxConfig
 
 V, L = 30, 6
 
@@ -145,4 +145,4 @@ def test_the_paper_recipe_reads_as_the_paper() -> None:
     assert options.width == 64 and recipe.training.learning_rate == 0.005
     assert recipe.negatives.number == 10 and recipe.negatives.private
     assert recipe.training.batch_size == 256
-    assert msgspec.structs.astuple(options.softmax) == (False, 1.0, False)
+    assert options.softmax == SoftmaxConfig(unit=False, temperature=1.0, logq=False)

@@ -74,7 +74,7 @@ class RunPlan(Struct, frozen=True):
         variants: further rows from the same weights.
         note: a remark printed under the table.
         published: figures that this row is held against.
-        waiting: its results are still to come; the page says so.
+        waiting: some of its seeds are still to be run; the page says how many are there.
     """
 
     label: str
