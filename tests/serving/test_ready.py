@@ -16,7 +16,7 @@ from tests.serving.test_limits import Wire, post
 FINE, BREAKS, NAN, KILLS, HANGS = (
     [f"item {n}"] for n in (3, moody.RAISES, moody.NAN, moody.KILLS, moody.HANGS)
 )
-SETTINGS = ("queue=2", "batch=1", "in_flight=6", "deadline=1.0", "stalled=1.2", "body_seconds=3")
+SETTINGS = ("queue=2", "batch=1", "in_flight=6", "deadline=1.0", "stalled=1.2", "body_seconds=20")
 
 
 @pytest.fixture(scope="module")

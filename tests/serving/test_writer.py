@@ -48,13 +48,14 @@ def writer(disk: Disk) -> Iterator[GroupWriter]:
 
 @pytest.fixture
 def hand_in(writer: GroupWriter) -> Iterator[Callable[..., Future]]:
-    """Hand in a work from another thread; returns when it waits, with what it will get."""
+    """Hand in a work from another thread; returns when it waits behind a commit, with what it
+    will get. The first one does not wait."""
     with ThreadPoolExecutor(20) as threads:
 
-        def hand_in(work: str, units: int = 1) -> Future:
+        def hand_in(work: str, units: int = 1, first: bool = False) -> Future:
             before = len(writer._waiting)
             future = threads.submit(writer.do, work, units, 20.0)
-            while len(writer._waiting) == before and not future.done():
+            while not first and len(writer._waiting) == before and not future.done():
                 threading.Event().wait(0.001)
             return future
 
@@ -72,10 +73,9 @@ def test_who_waits_behind_a_commit_shares_the_next(disk: Disk, writer, hand_in):
 
 def start(disk: Disk, hand_in: Callable[..., Future]) -> Future:
     """A first work, whose commit has begun."""
-    with ThreadPoolExecutor(1) as one:
-        future = one.submit(hand_in, "a")
-        assert disk.begun.acquire(timeout=20)
-        return future.result()
+    future = hand_in("a", first=True)
+    assert disk.begun.acquire(timeout=20)
+    return future
 
 
 def test_what_goes_wrong_is_told_to_all_of_the_commit_and_to_no_other(disk, writer, hand_in):
