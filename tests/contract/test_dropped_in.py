@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dimerec
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +75,7 @@ def contract(tmp_path: Path, name: str, source: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_a_good_one_passes(tmp_path: Path) -> None:
     done = contract(tmp_path, "dropped_mean", NEW)
     assert done.returncode == 0, done.stdout
