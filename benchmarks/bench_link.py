@@ -12,14 +12,17 @@ All three share the noise, the index, the filters and the ids, so their queries 
 is checked. The catalogue is made up: unit vectors around random centres. The weights are drawn,
 then set so that what is generated is a noisy mean of the history's items, as in a trained model;
 the time does not depend on their values. Recall is that of the index against exact search, which is
-tuned by other histories than those it is judged by.
+tuned by other histories than those it is judged by. How many cells that takes depends on how many
+items lie near one another: with `--near 100`, of which each request hides some, the last of the 100
+best lie anywhere, and hundreds of cells must be searched for them.
 
 Smaller catalogues are the first items of the largest one. Prints a table, writes
 `results/link.json`, and exits with 1 where the compiled link at the largest catalogue and the
 shortest history is less than 4 times as fast as the literal one, or recall is under 0.97. Where
 other programs run, waiting for a processor hides the work: the processor's time is printed, too.
 
-    python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70] [--seconds 6]
+    python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70]
+        [--seconds 6] [--near 250]
 """
 
 import argparse
@@ -49,15 +52,17 @@ from dimerec.vocabulary import Vocabulary
 
 N, ROUND = 100, 20  # items a request; requests of one link before it is the next one's turn
 SPREAD = 0.9  # of items around their centre, whose length is 1
-ITEMS_A_CENTRE = 100
 RECALL_QUERIES = 200
 FASTER, RECALL, TUNED = 4.0, 0.97, 0.98
 
 
-def catalogue(size: int, width: int) -> tuple[Tensor, np.ndarray]:
-    """Unit vectors `[size, d]`, row 0 zero, and the centre of each item, int64 `[size]`."""
+def catalogue(size: int, width: int, near: int) -> tuple[Tensor, np.ndarray]:
+    """Unit vectors `[size, d]`, row 0 zero, and the centre of each item, int64 `[size]`.
+
+    `near` items lie around each centre, on average.
+    """
     rng = torch.Generator().manual_seed(0)
-    count = max(1, size // ITEMS_A_CENTRE)
+    count = max(1, size // near)
     centres = F.normalize(torch.randn(count, width, generator=rng), dim=1)
     home = torch.randint(count, (size,), generator=rng)
     noise = torch.randn(size, width, generator=rng) / width**0.5
@@ -225,13 +230,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 70])
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--near", type=int, default=250, metavar="ITEMS")
     given = parser.parse_args()
     torch.set_num_threads(1)
     import faiss
 
-    vectors, home = catalogue(
-        max(given.items) + 1, config.load("dimerec-paper").model_config().width
-    )
+    width = config.load("dimerec-paper").model_config().width
+    vectors, home = catalogue(max(given.items) + 1, width, given.near)
     models, compiled = {}, {}
     for length in given.lengths:
         began = time.perf_counter()
@@ -265,10 +270,11 @@ def main() -> None:
             worked = measured["literal"]["cpu_us"] / measured["compiled"]["cpu_us"]
             row = {"items": items, "length": length, "index": type(index).__name__}
             row |= {"build_s": round(built, 1), f"recall@{N}": round(found, 4)}
+            row["probes"] = index.probes if isinstance(index, ApproximateIndex) else None
             row |= {"faster": round(faster, 2), "less_cpu": round(worked, 2)}
             rows.append({**row, "links": measured})
             show(rows[-1])
-    report(rows)
+    report(rows, given.near)
 
 
 def show(row: dict) -> None:
@@ -285,11 +291,12 @@ def show(row: dict) -> None:
         print(f"| {link} | {' | '.join(f'{c:,.0f}' for c in cells)} |", flush=True)
 
 
-def report(rows: list[dict]) -> None:
+def report(rows: list[dict], near: int) -> None:
     load = os.getloadavg()[0]
     result = {
         "threads": 1,
         "n": N,
+        "near": near,
         "load": round(load, 1),
         "machine": {
             "processor": platform.machine(),
