@@ -53,10 +53,11 @@ from dimerec.vocabulary import Vocabulary
 N, ROUND = 100, 20  # items a request; requests of one link before it is the next one's turn
 SPREAD = 0.9  # of items around their centre, whose length is 1
 RECALL_QUERIES = 200
+NEAR = 250  # items around a centre
 FASTER, RECALL, TUNED = 4.0, 0.97, 0.98
 
 
-def catalogue(size: int, width: int, near: int) -> tuple[Tensor, np.ndarray]:
+def catalogue(size: int, width: int, near: int = NEAR) -> tuple[Tensor, np.ndarray]:
     """Unit vectors `[size, d]`, row 0 zero, and the centre of each item, int64 `[size]`.
 
     `near` items lie around each centre, on average.
@@ -230,7 +231,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 70])
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--near", type=int, default=250, metavar="ITEMS")
+    parser.add_argument("--near", type=int, default=NEAR, metavar="ITEMS")
     given = parser.parse_args()
     torch.set_num_threads(1)
     import faiss
