@@ -134,16 +134,17 @@ class Timed:
 
 
 def histories(home: np.ndarray, size: int, length: int, count: int) -> np.ndarray:
-    """Item numbers `[count, length]`, a row of one neighbourhood, so that its mean is near it."""
+    """Item numbers `[count, length]`, each row of one neighbourhood, so that its mean is near it."""
     rng = np.random.default_rng(length)
     homes = home[1:size]
     order = np.argsort(homes, kind="stable")
     first = np.searchsorted(homes[order], np.arange(homes.max() + 2))
     out = []
-    for _ in range(count):
+    while len(out) < count:
         centre = homes[rng.integers(len(homes))]
         own = 1 + order[first[centre] : first[centre + 1]]
-        out.append(rng.choice(own, length))
+        if len(own) >= length:
+            out.append(rng.choice(own, length, replace=False))
     return np.array(out)
 
 
