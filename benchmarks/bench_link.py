@@ -9,11 +9,12 @@ a time on one thread, 100 items a request, seen items hidden. Three links are ti
               is one layer on the concatenation [x_t, t, g]
 
 All three share the noise, the index, the filters and the ids, so their queries are the same, which
-is checked. The catalogue is made up: unit vectors that vary much in `--dimension` directions and a
-little in all. The more directions, the more cells an approximate index must search for one recall.
-The weights are drawn, then set so that what is generated is a noisy mean of the history's items, as
-in a trained model; the encoder's time does not depend on their values. Recall is that of the index
-against exact search; it is tuned by other histories than those it is judged by.
+is checked. The catalogue is made up: unit vectors around random centres. The weights are drawn,
+then set so that what is generated is a noisy mean of the history's items, as in a trained model;
+the time does not depend on their values. Recall is that of the index against exact search, which is
+tuned by other histories than those it is judged by. How many cells that takes depends on how many
+items lie near one another: with `--near 100`, of which each request hides some, the last of the 100
+best lie anywhere, and hundreds of cells must be searched for them.
 
 Smaller catalogues are the first items of the largest one. Prints a table, writes
 `results/link.json`, and exits with 1 where the compiled link at the largest catalogue and the
@@ -21,7 +22,7 @@ shortest history is less than 4 times as fast as the literal one, or recall is u
 other programs run, waiting for a processor hides the work: the processor's time is printed, too.
 
     python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70]
-        [--seconds 6] [--dimension 16]
+        [--seconds 6] [--near 250]
 """
 
 import argparse
@@ -50,23 +51,24 @@ from dimerec.serving.compiled import Encode, attach, exported, native
 from dimerec.vocabulary import Vocabulary
 
 N, ROUND = 100, 20  # items a request; requests of one link before it is the next one's turn
-SPREAD = 0.3  # of items in all directions, where it is 1 in the few
-DIMENSION = 16
+SPREAD = 0.9  # of items around their centre, whose length is 1
 RECALL_QUERIES = 200
-NEAR = 250  # items in a neighbourhood, on average
-FASTER, RECALL, TUNED = 4.0, 0.97, 0.975
+NEAR = 250  # items around a centre
+FASTER, RECALL, TUNED = 4.0, 0.97, 0.98
 
 
-def catalogue(size: int, width: int, dimension: int = DIMENSION) -> tuple[Tensor, np.ndarray]:
-    """Unit vectors `[size, d]`, row 0 zero, and each item's neighbourhood, int64 `[size]`: which of
-    some items is the nearest to it."""
+def catalogue(size: int, width: int, near: int = NEAR) -> tuple[Tensor, np.ndarray]:
+    """Unit vectors `[size, d]`, row 0 zero, and the centre of each item, int64 `[size]`.
+
+    `near` items lie around each centre, on average.
+    """
     rng = torch.Generator().manual_seed(0)
-    directions = torch.randn(dimension, width, generator=rng) / dimension**0.5
-    vectors = torch.randn(size, dimension, generator=rng) @ directions
-    vectors = F.normalize(vectors + SPREAD * torch.randn(size, width, generator=rng), dim=1)
+    count = max(1, size // near)
+    centres = F.normalize(torch.randn(count, width, generator=rng), dim=1)
+    home = torch.randint(count, (size,), generator=rng)
+    noise = torch.randn(size, width, generator=rng) / width**0.5
+    vectors = F.normalize(centres[home] + SPREAD * noise, dim=1)
     vectors[0] = 0
-    some = vectors[torch.randint(1, size, (max(1, size // NEAR),), generator=rng)].T
-    home = torch.cat([(block @ some).argmax(1) for block in vectors.split(2**14)])
     return vectors, home.numpy()
 
 
@@ -134,17 +136,16 @@ class Timed:
 
 
 def histories(home: np.ndarray, size: int, length: int, count: int) -> np.ndarray:
-    """Item numbers `[count, length]`, each row of one neighbourhood, so that its mean is near it."""
+    """Item numbers `[count, length]`, each row of one centre, so that their mean is near items."""
     rng = np.random.default_rng(length)
     homes = home[1:size]
     order = np.argsort(homes, kind="stable")
     first = np.searchsorted(homes[order], np.arange(homes.max() + 2))
     out = []
-    while len(out) < count:
+    for _ in range(count):
         centre = homes[rng.integers(len(homes))]
         own = 1 + order[first[centre] : first[centre + 1]]
-        if len(own) >= length:
-            out.append(rng.choice(own, length, replace=False))
+        out.append(rng.choice(own, length))
     return np.array(out)
 
 
@@ -230,13 +231,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 70])
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--dimension", type=int, default=DIMENSION)
+    parser.add_argument("--near", type=int, default=NEAR, metavar="ITEMS")
     given = parser.parse_args()
     torch.set_num_threads(1)
     import faiss
 
     width = config.load("dimerec-paper").model_config().width
-    vectors, home = catalogue(max(given.items) + 1, width, given.dimension)
+    vectors, home = catalogue(max(given.items) + 1, width, given.near)
     models, compiled = {}, {}
     for length in given.lengths:
         began = time.perf_counter()
@@ -274,7 +275,7 @@ def main() -> None:
             row |= {"faster": round(faster, 2), "less_cpu": round(worked, 2)}
             rows.append({**row, "links": measured})
             show(rows[-1])
-    report(rows, given.dimension)
+    report(rows, given.near)
 
 
 def show(row: dict) -> None:
@@ -291,12 +292,12 @@ def show(row: dict) -> None:
         print(f"| {link} | {' | '.join(f'{c:,.0f}' for c in cells)} |", flush=True)
 
 
-def report(rows: list[dict], dimension: int) -> None:
+def report(rows: list[dict], near: int) -> None:
     load = os.getloadavg()[0]
     result = {
         "threads": 1,
         "n": N,
-        "dimension": dimension,
+        "near": near,
         "load": round(load, 1),
         "machine": {
             "processor": platform.machine(),
