@@ -154,7 +154,8 @@ def guarded_metrics(server: Server):
 def under_load(server: Server, shelf: Path, names: list[str], rate: float, threads: int) -> int:
     """Reload `names` one after the other while requests come; how many were answered.
 
-    Every request must succeed, and be the whole answer of one version.
+    Every request must succeed, and be the whole answer of one version. After each reload more
+    answers come than were on their way, so some are by what the reload left.
     """
     query = Query(history=HISTORY, n=8)
     expected = {}
@@ -172,7 +173,11 @@ def under_load(server: Server, shelf: Path, names: list[str], rate: float, threa
                     return
                 single = (turn + number) % 2
                 path = "/v1/recommend" if single else "/v1/recommend/batch"
-                answer = http.post(path, json=body["queries"][0] if single else body)
+                try:
+                    answer = http.post(path, json=body["queries"][0] if single else body)
+                except httpx.HTTPError as error:
+                    wrong.append(repr(error))
+                    continue
                 if answer.status_code != 200:
                     wrong.append(answer.text)
                     continue
@@ -190,7 +195,10 @@ def under_load(server: Server, shelf: Path, names: list[str], rate: float, threa
     try:
         for name in names:
             reload(server, name, 409 if name.startswith("bad") else 200)
-            time.sleep(0.05)
+            wanted, deadline = len(versions) + threads + 1, time.monotonic() + 60
+            while len(versions) < wanted and not wrong:
+                assert time.monotonic() < deadline, f"no answers after the reload of {name}"
+                time.sleep(0.005)
     finally:
         stop.set()
         for worker in workers:
@@ -202,7 +210,7 @@ def under_load(server: Server, shelf: Path, names: list[str], rate: float, threa
 
 def test_reloads_under_load_fail_nobody_and_mix_nothing(guarded, shelf):
     broken = break_one(shelf, "flipped-weights")
-    assert under_load(guarded, shelf, ["two", broken, "one", "two", "one"], 100, 2) > 4
+    assert under_load(guarded, shelf, ["two", broken, "one", "two", "one"], 100, 2) >= 15
 
 
 @pytest.mark.slow
@@ -214,5 +222,5 @@ def test_fifty_reloads_at_seventy_percent_load(guarded, shelf, figure):
     broken = [break_one(shelf, how) for how in ("nan", "other", "missing")]
     names = itertools.cycle(["two", broken[0], "one", "two", broken[1], "one", broken[2]])
     answered = under_load(guarded, shelf, [*itertools.islice(names, 49), "one"], 0.7 * count / 2, 4)
-    assert answered >= 100
+    assert answered >= 250
     figure(f"50 reloads, {answered:,} requests, none failed or mixed")
