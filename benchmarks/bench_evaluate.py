@@ -26,7 +26,6 @@ from dimerec.batch import SequenceBatch
 from dimerec.data.queries import Queries
 from dimerec.evaluation.ranking import BLOCK, ranks
 from dimerec.model import LossParts, SequentialModel
-from dimerec.vocabulary import Vocabulary
 
 WIDTH, LENGTH, NAIVE = 64, 20, 2000
 LIMIT = 3.0
@@ -62,7 +61,6 @@ def sequences(number: int, size: int) -> Queries:
     return Queries(
         items=np.random.default_rng(0).integers(1, size, number * n).astype(np.int32),
         offsets=np.arange(number + 1) * n,
-        vocabulary=Vocabulary(range(number)),
         rows=np.arange(number),
         positions=np.full(number, LENGTH),
     )

@@ -15,7 +15,7 @@ from dimerec.batch import SequenceBatch
 from dimerec.errors import DataError, ServingError
 from dimerec.model import Catalogue, CountingModel
 from dimerec.randomness import normal
-from dimerec.recommender import Query, Recommendation, Recommender, history_keys, left_padded
+from dimerec.recommender import Query, Recommendation, Recommender, left_padded
 from dimerec.retrieval.approximate import ApproximateIndex
 from dimerec.retrieval.diversity import diverse, table
 from dimerec.vocabulary import Item, Vocabulary
@@ -190,18 +190,6 @@ def test_noise_is_a_function_of_seed_and_history(monkeypatch):
     assert (first[0] == second[1]).all() and (first[1] == second[0]).all()
     assert (first[0] != first[1]).any() and (first[0] != third[0]).any()
     assert (first[2] == first[3]).all()  # both are trimmed to the last four
-
-
-@given(st.lists(st.lists(st.integers(1, 40), max_size=6), min_size=1, max_size=6))
-def test_keys_are_those_of_the_items_alone(histories):
-    rows = [np.array(h, np.int64) for h in histories]
-    keys = history_keys(left_padded(rows, 6))
-    assert keys.tolist() == history_keys(left_padded(rows, 9)).tolist()
-    assert len(set(keys.tolist())) == len(set(map(tuple, histories)))
-    # few are made one by one, many as arrays
-    assert history_keys(left_padded(rows * 5, 6))[: len(rows)].tolist() == [
-        int(history_keys(left_padded([row], 6))[0]) for row in rows
-    ]
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=7), max_size=5), st.integers(1, 5))

@@ -64,6 +64,37 @@ def normal(seed: int, keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(flat[:, :n]).reshape(len(state), *shape)
 
 
+FEW = 4  # histories whose keys are made one by one
+
+
+def history_keys(history: np.ndarray) -> np.ndarray:
+    """A 64-bit key of each left-padded history `[B, L]`, uint64 `[B]`; padding does not count.
+
+    Whoever asks about a history, an evaluation or a service, gives the model the same noise.
+    """
+    if len(history) <= FEW:
+        return np.array([_key(numbers) for numbers in history.tolist()], np.uint64)
+    keys = np.zeros(len(history), np.uint64)
+    for column in np.ascontiguousarray(history.T).astype(np.uint64):  # the L steps of a hash
+        mixed = (keys ^ column) + np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        keys = np.where(column > 0, mixed ^ (mixed >> np.uint64(31)), keys)
+    return keys
+
+
+def _key(numbers: list[int]) -> int:
+    """`history_keys` of one history: for a few, whole numbers are quicker than arrays."""
+    key, all_bits = 0, 2**64 - 1
+    for number in numbers:
+        if number:
+            mixed = ((key ^ number) + 0x9E3779B97F4A7C15) & all_bits
+            mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & all_bits
+            mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & all_bits
+            key = mixed ^ mixed >> 31
+    return key
+
+
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

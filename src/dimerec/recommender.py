@@ -15,7 +15,7 @@ from dimerec import retrieval
 from dimerec.config import Struct
 from dimerec.errors import DataError, ServingError
 from dimerec.model import SequentialModel
-from dimerec.randomness import normal
+from dimerec.randomness import history_keys, normal
 from dimerec.retrieval import RetrievalIndex
 from dimerec.retrieval.diversity import diverse
 from dimerec.retrieval.exact import BLOCK, top
@@ -23,7 +23,6 @@ from dimerec.retrieval.filters import Allowed, Shelf
 from dimerec.vocabulary import Id, Item, Vocabulary
 
 USERS = 256  # encoded at once
-FEW = 4  # histories whose keys are made one by one
 CANDIDATES = 5  # times n items are found, where n of them are to differ
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -310,31 +309,6 @@ def left_padded(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
     out = np.zeros((len(histories), length), np.int64)
     out[row[keep], length - from_end[keep]] = flat[keep]
     return out
-
-
-def history_keys(history: np.ndarray) -> np.ndarray:
-    """A 64-bit key of each left-padded history `[B, L]`, uint64 `[B]`; padding does not count."""
-    if len(history) <= FEW:
-        return np.array([_key(numbers) for numbers in history.tolist()], np.uint64)
-    keys = np.zeros(len(history), np.uint64)
-    for column in np.ascontiguousarray(history.T).astype(np.uint64):  # the L steps of a hash
-        mixed = (keys ^ column) + np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        keys = np.where(column > 0, mixed ^ (mixed >> np.uint64(31)), keys)
-    return keys
-
-
-def _key(numbers: list[int]) -> int:
-    """`history_keys` of one history: for a few, whole numbers are quicker than arrays."""
-    key, all_bits = 0, 2**64 - 1
-    for number in numbers:
-        if number:
-            mixed = ((key ^ number) + 0x9E3779B97F4A7C15) & all_bits
-            mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & all_bits
-            mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & all_bits
-            key = mixed ^ mixed >> 31
-    return key
 
 
 def _lists(histories: Any) -> list[list[Id]]:

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from dimerec.data.queries import Queries
 from dimerec.model import CountingModel, SequentialModel
-from dimerec.vocabulary import Vocabulary
 
 
 class Vectors(SequentialModel):
@@ -58,7 +57,6 @@ def queries(sequences: list[list[int]], where: list[tuple[int, int]] | None = No
     return Queries(
         items=np.array([i for s in sequences for i in s], np.int32),
         offsets=np.cumsum([0, *map(len, sequences)]),
-        vocabulary=Vocabulary([f"u{u}" for u in range(len(sequences))]),
         rows=np.array([u for u, _ in where], np.int64),
         positions=np.array([p for _, p in where], np.int64),
     )

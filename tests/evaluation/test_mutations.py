@@ -85,7 +85,7 @@ MUTANTS: dict[str, tuple[Any, str, str, Check]] = {
         plain(test_ranking.test_labels_of_others_fall_to_chance),
     ),
     "noise depends on the batch": (
-        *(ranking.inputs, "queries.keys[part]", "np.arange(len(history)).astype(np.uint64)"),
+        *(ranking.inputs, "history_keys(history)", "np.arange(len(history)).astype(np.uint64)"),
         plain(test_ranking.test_neither_batch_nor_block_nor_order_moves_a_rank),
     ),
     "another discount": (

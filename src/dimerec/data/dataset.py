@@ -152,7 +152,6 @@ class Dataset:
         return Queries(
             items=self.items,
             offsets=self.offsets,
-            vocabulary=self.users,
             rows=rows,
             positions=kept - ends[rows] + stop[rows],
         )

@@ -1,13 +1,9 @@
 """Queries: the (user, position) pairs an evaluation scores, read lazily from the events."""
 
-import hashlib
-from functools import cached_property
-
-import msgspec
 import numpy as np
 
 from dimerec.randomness import GOLDEN, mix
-from dimerec.vocabulary import PADDING, Vocabulary
+from dimerec.vocabulary import PADDING
 
 
 def gather(items: np.ndarray, start: np.ndarray, end: np.ndarray, width: int) -> np.ndarray:
@@ -31,7 +27,6 @@ class Queries:
         *,
         items: np.ndarray,
         offsets: np.ndarray,
-        vocabulary: Vocabulary,
         rows: np.ndarray,
         positions: np.ndarray,
     ) -> None:
@@ -39,7 +34,6 @@ class Queries:
         self.positions = positions
         self._items = items
         self._offsets = offsets
-        self._vocabulary = vocabulary
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,19 +54,6 @@ class Queries:
     def seen(self, block: slice) -> np.ndarray:
         """All items before each target, int64 `[b, longest]`, left-padded by 0."""
         return self.histories(block, int(self.positions[block].max(initial=0)))
-
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """uint64 `[Q]`, a stable hash of (user id, position): the seed of the query's noise."""
-        distinct, inverse = np.unique(self.rows, return_inverse=True)
-        ids = self._vocabulary.ids((distinct + 1).tolist())
-        hashes = np.fromiter((_hash(i) for i in ids), np.uint64, len(ids))
-        return hashed(hashes[inverse] + hashed(self.positions.astype(np.uint64)))
-
-
-def _hash(id: int | str) -> int:
-    digest = hashlib.blake2b(msgspec.json.encode(id), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def hashed(x: np.ndarray) -> np.ndarray:

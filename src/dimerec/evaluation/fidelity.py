@@ -17,8 +17,7 @@ from dimerec.errors import DataError
 from dimerec.evaluation.evaluator import check_vocabulary
 from dimerec.evaluation.ranking import evaluating, inputs
 from dimerec.model import SequentialModel
-from dimerec.randomness import normal, stream
-from dimerec.recommender import history_keys
+from dimerec.randomness import history_keys, normal, stream
 from dimerec.retrieval.approximate import ApproximateIndex
 from dimerec.retrieval.exact import ExactIndex
 from dimerec.retrieval.tuning import DEPTH, hits, tune

@@ -177,7 +177,6 @@ def whole_batches(queries: Queries, dataset: Dataset, size: int = DREAMREC_BATCH
     return Queries(
         items=dataset.items,
         offsets=dataset.offsets,
-        vocabulary=dataset.users,
         rows=queries.rows[:kept],
         positions=queries.positions[:kept],
     )

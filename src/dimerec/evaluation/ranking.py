@@ -10,7 +10,7 @@ from torch import Tensor
 from dimerec.data.queries import Queries
 from dimerec.errors import TrainingDiverged
 from dimerec.model import SequentialModel
-from dimerec.randomness import normal
+from dimerec.randomness import history_keys, normal
 
 # Two scores are tied when they differ by no more than this share of |query| |target vector| (of
 # |target score| for counting models): some ten times what float32 sums of products differ by
@@ -118,12 +118,12 @@ def inputs(
     device: torch.device | str,
 ) -> tuple[Tensor, Tensor]:
     """What the model is given for some queries: history `[b, L]` and noise `[b, S, d]`."""
-    history = torch.from_numpy(queries.histories(part, length))
+    history = queries.histories(part, length)
     shape = (len(history), model.noise_draws, model.width)
     noise = torch.zeros(shape)
     if model.noise_draws:
-        noise = torch.from_numpy(normal(seed, queries.keys[part], shape[1:]))
-    return history.to(device), noise.to(device)
+        noise = torch.from_numpy(normal(seed, history_keys(history), shape[1:]))
+    return torch.from_numpy(history).to(device), noise.to(device)
 
 
 @contextmanager

@@ -35,7 +35,6 @@ def set_queries(dataset: Dataset) -> tuple[Queries, np.ndarray]:
     queries = Queries(
         items=dataset.items,
         offsets=dataset.offsets,
-        vocabulary=dataset.users,
         rows=rows,
         positions=first[rows],
     )

@@ -57,7 +57,6 @@ def upcoming(dataset: Dataset, split: str, limit: int = 0) -> tuple[Queries, np.
     chosen = Queries(
         items=dataset.items,
         offsets=dataset.offsets,
-        vocabulary=dataset.users,
         rows=rows,
         positions=positions,
     )
