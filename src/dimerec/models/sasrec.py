@@ -6,16 +6,17 @@ github.com/kang205/SASRec. gSASRec is this model with another loss: Petrov and M
 RecSys 2023; official code: github.com/asash/gSASRec-pytorch.
 
 Where paper and code differ, the code is followed: residuals carry the normalised input. Where this
-file differs from the code: the heads go through a linear layer, there they are concatenated. The
+file differs from the code: the heads go through a linear layer, there they are concatenated; item
+vectors start about as long as 1, in the code with Xavier's much shorter ones (`start`). The
 published loss, BCE with one negative, is the recipe `sasrec-bce`; gBCE is `gsasrec`; `sasrec` has
 the sampled softmax of DimeRec's default, the stronger choice in the literature.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
@@ -30,10 +31,14 @@ class Config(Struct, frozen=True):
 
     Attributes:
         width: d, divisible by `transformer.heads`.
+        start: item vectors are drawn from N(0, 1/d) ("normal"), or from Xavier's uniform
+            distribution of the whole table, sqrt(V / 2d) times shorter ("xavier", the published
+            code's): what an item has learned outweighs its draw after far fewer steps.
         transformer, softmax: see their structs.
     """
 
     width: Annotated[int, Meta(ge=2)] = 64
+    start: Literal["normal", "xavier"] = "normal"
     transformer: TransformerConfig = TransformerConfig()
     softmax: SoftmaxConfig = SoftmaxConfig()
 
@@ -50,6 +55,9 @@ class Model(SequentialModel):
         super().__init__()
         self.config, self.width = config, config.width
         self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
+        if config.start == "xavier":
+            with torch.no_grad():
+                nn.init.xavier_uniform_(self.items.weight)[0] = 0
         self.transformer = Transformer(config.transformer, config.width, catalogue.length)
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
