@@ -57,16 +57,16 @@ class Vocabulary:
     def numbers(self, ids: Iterable[Id]) -> np.ndarray:
         """Numbers of `ids`, int64 `[n]`; 0 for an id not in the vocabulary."""
         get = self._numbers.get
-        return np.fromiter((get(i, PADDING) for i in ids), np.int64)
+        return np.array([get(i, PADDING) for i in ids], np.int64)
 
     def ids(self, numbers: Iterable[int] | np.ndarray) -> list[Id]:
         """Ids of `numbers` (each in 1..len); raises DataError on padding or out of range."""
-        out = []
-        for n in numbers:
-            if not 1 <= n <= len(self._ids):
-                raise DataError(f"number {n} stands for no id (valid: 1..{len(self._ids)})")
-            out.append(self._ids[int(n) - 1])
-        return out
+        some = numbers.tolist() if isinstance(numbers, np.ndarray) else list(numbers)
+        if some and not 1 <= min(some) <= max(some) <= len(self._ids):
+            wrong = next(n for n in some if not 1 <= n <= len(self._ids))
+            raise DataError(f"number {wrong} stands for no id (valid: 1..{len(self._ids)})")
+        ids = self._ids
+        return [ids[n - 1] for n in some]
 
     def grow(self, ids: Iterable[Id]) -> "Vocabulary":
         """A vocabulary with the unseen ones of `ids` appended in order; old numbers stay."""

@@ -100,19 +100,20 @@ class RetrievalIndex(ABC):
             raise DataError(
                 f"allow must hold one set a query row: {len(queries)}, got {len(allowed)}"
             )
-        numbers = np.zeros((len(queries), n), np.int64)
-        scores = np.full((len(queries), n), -np.inf, np.float32)
-        rows = np.flatnonzero(np.isfinite(queries).all(axis=(1, 2)))
+        usable = np.isfinite(queries).all(axis=(1, 2))
         with self._turns.reading():
             size = self.size
             if any(a is not None and a.size > size for a in allowed):
                 raise DataError(f"a set to allow is of more items than the {size - 1} of the index")
             excluded = within(exclude, len(queries), size)
-            most = min(n, size - 1)
+            if n < size and usable.all():  # the usual case, without a copy
+                return self._search(queries, n, excluded, allowed)
+            numbers = np.zeros((len(queries), n), np.int64)
+            scores = np.full((len(queries), n), -np.inf, np.float32)
+            rows, most = np.flatnonzero(usable), min(n, size - 1)
             if len(rows) and most:
-                some = queries if len(rows) == len(queries) else queries[rows]
                 found = self._search(
-                    some, most, [excluded[r] for r in rows], [allowed[r] for r in rows]
+                    queries[rows], most, [excluded[r] for r in rows], [allowed[r] for r in rows]
                 )
                 numbers[rows, :most], scores[rows, :most] = found
         return numbers, scores

@@ -104,12 +104,13 @@ class ApproximateIndex(LocalIndex):
         if len(self.gone):
             exclude = [e[~np.isin(e, self.gone)] for e in exclude]
         fetch = np.array([self._fetched(n + len(e)) for e in exclude], np.int64)
-        most = np.zeros(users, np.int64)  # items that a row may get
+        due = [0] * users  # items that a row gets
         for rows, allowed in grouped(allow):
             items = self._count(allowed)
-            for row in rows:
+            for row in rows.tolist():
                 e = exclude[row]
-                most[row] = items - (len(e) if allowed is None else allowed.holds(e).sum())
+                there = items - (len(e) if allowed is None else int(allowed.holds(e).sum()))
+                due[row] = min(max(there, 0), n)
             if items <= (MANY if allowed is not None else 0):
                 continue  # these are scored one by one, below
             for many in set(fetch[rows].tolist()):
@@ -119,7 +120,7 @@ class ApproximateIndex(LocalIndex):
                         queries[block], n, many, [exclude[r] for r in block], allowed, items
                     )
                     numbers[block, : found.shape[1]], scores[block, : found.shape[1]] = found, best
-        short = np.flatnonzero((numbers > 0).sum(axis=1) < np.clip(most, 0, n))
+        short = np.flatnonzero(np.count_nonzero(numbers, axis=1) < due)
         if len(short):
             numbers[short], scores[short] = self._exact.search(
                 queries[short], n, [exclude[r] for r in short], [allow[r] for r in short]

@@ -36,7 +36,8 @@ class ExactIndex(LocalIndex):
                 items, allowed = torch.from_numpy(self.vectors[columns]).T, None
             for block in blocks(rows, BLOCK // (interests * items.shape[1])):
                 scores = torch.from_numpy(queries[block]).reshape(-1, width) @ items  # [b * K, V]
-                scores = scores.reshape(len(block), interests, -1).amax(dim=1)  # [b, V]
+                if interests > 1:
+                    scores = scores.reshape(len(block), interests, -1).amax(dim=1)  # [b, V]
                 hidden = [exclude[r] for r in block]
                 if columns is not None:
                     hidden = [np.flatnonzero(np.isin(columns, e)) for e in hidden]
@@ -85,8 +86,7 @@ def top(
                 scores[row].masked_fill_(barred, -torch.inf)
     most = min(n, size)
     best, columns = scores.topk(min(most + 1, size), dim=1)
-    broken = best[:, 0].isnan()  # topk puts NaN first
-    if bool(broken.any()):
+    if bool(best[:, 0].isnan().any()):  # topk puts NaN first
         scores.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         best, columns = scores.topk(min(most + 1, size), dim=1)
     if size > most:
@@ -98,11 +98,13 @@ def top(
             best[tied] = scores[tied].gather(1, columns[tied])
     values = best.float().cpu().numpy()
     numbers = columns.cpu().numpy()
-    order = np.lexsort((numbers, -values), axis=-1)
-    values = np.take_along_axis(values, order, 1)
-    numbers = np.where(values > -np.inf, np.take_along_axis(numbers, order, 1), 0)
-    spare = ((0, 0), (0, n - most))
-    return np.pad(numbers, spare), np.pad(values, spare, constant_values=-np.inf)
+    rows, order = np.arange(len(values))[:, None], np.lexsort((numbers, -values), axis=-1)
+    values, numbers = values[rows, order], numbers[rows, order]
+    numbers[values == -np.inf] = 0
+    if n > most:
+        spare = ((0, 0), (0, n - most))
+        numbers, values = np.pad(numbers, spare), np.pad(values, spare, constant_values=-np.inf)
+    return numbers, values
 
 
 def _smallest_of_tied(scores: Tensor, border: Tensor, n: int) -> Tensor:

@@ -108,6 +108,7 @@ class LocalIndex(RetrievalIndex):
 
     @staticmethod
     def _arrays(path: Path, mmap: bool) -> tuple[np.ndarray, np.ndarray]:
-        # "c": torch wants writable memory; what was never written stays shared with the file
+        # "c": torch wants writable memory; what was never written stays shared with the file. A
+        # plain array over it, for every part of a memmap is made a memmap, which takes its time.
         vectors = np.load(path / VECTORS, mmap_mode="c" if mmap else None, allow_pickle=False)
-        return vectors, np.load(path / GONE, allow_pickle=False)
+        return vectors.view(np.ndarray), np.load(path / GONE, allow_pickle=False)
