@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_used_and_says_so(shop_folder: Path, tmp
 def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(
     shop_folder: Path, tmp_path: Path, run, ask
 ):
-    data, killed, steps = shop_folder / "data", tmp_path / "killed", 100
+    data, killed, steps = shop_folder / "data", tmp_path / "killed", 500
     process = started(killed, data, steps)
     process.kill()
     process.communicate()

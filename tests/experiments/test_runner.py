@@ -100,11 +100,12 @@ def test_stopped_and_started_again_it_ends_in_the_same_table(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     runs = tmp_path / "work" / "runs" / fingerprint(plan, plan.runs[1], 0)
-    deadline = time.monotonic() + 120
-    while not (runs / "checkpoint" / "checkpoint.json").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while not (runs / "checkpoint" / "checkpoint.json").exists():
+        assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(first.pid, how)
-    assert first.wait(timeout=120) != 0
+    assert first.wait(timeout=240) != 0
     assert [r.label for r in runner.read(tmp_path / "toy.jsonl")] == ["Popularity"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     again = runner.current(plan, tmp_path / "toy.jsonl")

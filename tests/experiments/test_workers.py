@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +21,10 @@ def fall(n: int) -> int:
     return n
 
 
-def slow(n: int) -> int:
-    time.sleep(0.5)
-    return n
+def held_up(gate: Path) -> str:
+    while not gate.exists():
+        time.sleep(0.01)
+    return gate.name
 
 
 def broken(n: int) -> int:
@@ -52,10 +55,15 @@ def test_a_killed_process_costs_its_task_alone() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_shut_down_it_ends_what_has_begun_and_begins_nothing() -> None:
+def test_shut_down_it_ends_what_has_begun_and_begins_nothing(tmp_path: Path) -> None:
     workers = Workers(1, 10)
-    first, second = workers.submit(slow, 1), workers.submit(slow, 2)
+    first, second = (workers.submit(held_up, tmp_path / name) for name in ("one", "two"))
     while not first.running():
         time.sleep(0.01)
-    workers.shutdown()
-    assert first.result() == 1 and second.cancelled()
+    shutting = threading.Thread(target=workers.shutdown)
+    shutting.start()
+    while not second.cancelled():
+        time.sleep(0.01)
+    (tmp_path / "one").touch()
+    shutting.join()
+    assert first.result() == "one"

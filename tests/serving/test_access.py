@@ -151,14 +151,14 @@ def test_tenants_never_see_each_other(guarded):
 
 
 def test_one_principal_over_its_rate_is_no_matter_to_another(guarded):
-    codes = []
-    for _ in range(6):
+    codes, began = [], time.monotonic()
+    while codes.count(429) < 3:
         answer = guarded.http.get("/v1/bundle", headers=bearer("slow"))
         codes.append(answer.status_code)
         if answer.status_code == 429:
             assert answer.json()["error"]["code"] == "rate-limited"
             assert int(answer.headers["retry-after"]) >= 1
-    assert codes[:2] == [200, 200] and codes.count(429) >= 3
+    assert codes[:2] == [200, 200] and codes.count(200) <= 2 + 2 * (time.monotonic() - began)
     assert guarded.http.get("/v1/bundle", headers=bearer("fast")).status_code == 200
     assert guarded.http.get("/v1/bundle", headers=bearer("reader")).status_code == 200
     time.sleep(0.6)

@@ -37,14 +37,15 @@ def test_a_store_that_hangs_holds_nobody_up():
         began = time.monotonic()
         many = [calls.run(lambda: gate.wait(10)) for _ in range(40)]
         results = await asyncio.gather(*many, return_exceptions=True)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert all(isinstance(r, StoreUnavailable) for r in results)
         words = [str(r) for r in results]
         assert sum("took more than 0.05 s" in w for w in words) == 10  # two threads, eight wait
         assert sum("wait already" in w for w in words) == 5
         assert sum("in a row" in w for w in words) == 25  # not even asked
         gate.set()
-        await asyncio.sleep(0.1)
+        while calls._pending:
+            await asyncio.sleep(0.01)
         now[0] += PAUSE
         assert await calls.run(lambda: "well") == "well"
         calls.close()

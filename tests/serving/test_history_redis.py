@@ -71,7 +71,7 @@ def recovers(store: RedisStore) -> None:
 
 def test_a_server_that_stops_and_comes_back(server: RedisServer, store: RedisStore):
     server.kill()
-    assert refused(store, "no answer; see to the server|down a moment ago") < 1.0
+    assert refused(store, "no answer; see to the server|down a moment ago") < redis.ANSWER
     server.start()
     recovers(store)
 
@@ -79,16 +79,16 @@ def test_a_server_that_stops_and_comes_back(server: RedisServer, store: RedisSto
 def test_a_server_that_hangs_costs_one_caller_some_time_and_the_others_none(
     server: RedisServer, monkeypatch
 ):
-    monkeypatch.setattr(redis, "ANSWER", 0.3)
+    monkeypatch.setattr(redis, "ANSWER", 1.0)
     store = RedisStore(server.url)
     store.append("t", events(0, 1, 2))
     server.signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer"):
         store.read("t", "u", 9)
-    assert redis.ANSWER * 0.9 < time.monotonic() - began < redis.ANSWER + 2
+    assert redis.ANSWER * 0.9 < time.monotonic() - began < redis.ANSWER + 5
     monkeypatch.setattr(store, "_down_until", time.monotonic() + 60)
-    assert refused(store, "down a moment ago") < 0.2
+    assert refused(store, "down a moment ago") < redis.ANSWER / 2
     server.signal(signal.SIGCONT)
     store._down_until = 0.0
     recovers(store)

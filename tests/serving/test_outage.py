@@ -10,6 +10,9 @@ import pytest
 from tests.serving.servers import Server, serving
 from tests.tools.redis_server import RedisServer
 
+STORE, DEADLINE = 0.5, 5.0  # seconds
+LIMITS = ("--set", "drain=0", "--set", f"limits.store={STORE}")
+LIMITS += ("--set", f"limits.deadline={DEADLINE}")
 pytestmark = pytest.mark.slow
 
 
@@ -22,7 +25,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def server(bundle: Path, redis: RedisServer) -> Iterator[Server]:
-    with serving(bundle, "--store", redis.url, "--set", "drain=0") as server:
+    with serving(bundle, "--store", redis.url, *LIMITS) as server:
         yield server
 
 
@@ -34,7 +37,7 @@ def recover(server: Server) -> float:
     """Seconds until the store is used again."""
     began = time.monotonic()
     while server.asks({"user": "rita"})["degraded_reason"]:
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         time.sleep(0.05)
     return time.monotonic() - began
 
@@ -66,7 +69,9 @@ def test_a_store_that_goes_away_costs_histories_and_nothing_else(server, redis, 
     assert server.http.get("/ready").status_code == 200
     assert server.metric("dimerec_store_errors_total", operation="read") > 0
     slow = sorted(seconds)
-    assert slow[-1] < 1.0 and slow[len(slow) // 2] < 0.2, slow[-20:]
+    # few wait for the store, however slow the machine is, and nobody in vain
+    assert slow[len(slow) // 2] < STORE / 2 and slow[-1] < DEADLINE, slow[-20:]
+    assert sum(one >= STORE for one in slow) <= len(slow) / 10, slow[-30:]
     if how == "hangs":
         redis.signal(signal.SIGCONT)
     else:

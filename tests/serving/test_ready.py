@@ -16,7 +16,7 @@ from tests.serving.test_limits import Wire, post
 FINE, BREAKS, NAN, KILLS, HANGS = (
     [f"item {n}"] for n in (3, moody.RAISES, moody.NAN, moody.KILLS, moody.HANGS)
 )
-SETTINGS = ("queue=2", "batch=1", "in_flight=6", "deadline=1.0", "stalled=1.2", "body_seconds=20")
+SETTINGS = ("queue=2", "batch=1", "in_flight=6", "deadline=2.0", "stalled=2.2", "body_seconds=20")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         yield server
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -87,7 +87,7 @@ def test_a_full_queue_and_a_stuck_model_are_said_and_pass(server):
 
         hung = pool.submit(ask, HANGS)
         until(lambda: server.metric("dimerec_in_flight") == 1)
-        time.sleep(0.05)
+        time.sleep(0.2)  # until the model has it
         waiting = [pool.submit(ask, FINE) for _ in range(2)]
         until(lambda: server.metric("dimerec_queue") == 2)
         ready = server.http.get("/ready")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 from tests.serving.servers import Server, serving
 from tests.serving.test_limits import Wire, post
 
+DRAIN = 2.0  # seconds
 BODY = {"history": ["item 3"], "n": 3}
+
+
+TLS = ssl.create_default_context()  # made once: it takes longer than a request
 
 
 class Load:
@@ -47,17 +52,20 @@ class Load:
     "sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 def test_a_stop_drains(bundle, sig):
-    words = ("--store", "memory:", "--set", "drain=1", "--set", "limits.deadline=20")
+    words = ("--store", "memory:", "--set", f"drain={DRAIN}")
+    words += ("--set", "limits.deadline=20", "--set", "limits.body_seconds=30")
     with serving(bundle, *words) as server:
         load = Load(server.url)
-        time.sleep(0.3)
+        while len(load.answers) < 10:
+            time.sleep(0.01)
         server.process.send_signal(sig)
         sent = time.monotonic()
         late = Wire(server)
         late.send(post(b'{"n": 3', length=8))
-        until, seen = sent + 0.6, 0
-        while time.monotonic() < until:
-            with httpx.Client(base_url=server.url) as fresh:  # new connections are taken
+        until, seen, tried = sent + 0.3 * DRAIN, 0, 0
+        while time.monotonic() < until or not tried:
+            tried += 1
+            with httpx.Client(base_url=server.url, verify=TLS) as fresh:  # new ones are taken
                 answer = fresh.get("/ready")
                 seen += answer.status_code == 503 and "shutting down" in answer.text
                 assert answer.headers.get("connection") == "close" or not seen
@@ -65,10 +73,10 @@ def test_a_stop_drains(bundle, sig):
         load.join()  # as a load balancer would that asked /ready
         assert seen and set(load.answers) == {200} and not load.errors
         with pytest.raises(httpx.TransportError):  # the drain ends
-            while time.monotonic() < sent + 4:
+            while time.monotonic() < sent + 30:
                 httpx.get(server.url + "/live")
                 time.sleep(0.02)
-        assert time.monotonic() > sent + 0.9
+        assert time.monotonic() > sent + 0.9 * DRAIN
         late.send(b"}")
         assert late.answer()[0] == 200  # it was under way
         Wire.opened.remove(late)
@@ -146,7 +154,7 @@ def test_thirty_restarts_behind_a_proxy_drop_nobody(bundle: Path, figure):
 
     def load() -> None:
         while not stop.is_set():
-            with httpx.Client(timeout=20) as http:
+            with httpx.Client(timeout=60, verify=TLS) as http:
                 url = f"http://127.0.0.1:{proxy.port}/v1/recommend"
                 codes.append(http.post(url, json=BODY).status_code)
             time.sleep(0.01)
@@ -163,7 +171,9 @@ def test_thirty_restarts_behind_a_proxy_drop_nobody(bundle: Path, figure):
             fresh = Server(*words).wait()
             assert old.stop() == 0
             pair[cycle % 2] = fresh
-            while fresh.url not in proxy.ready:
+            wanted = len(codes) + 35
+            while fresh.url not in proxy.ready or len(codes) < wanted:
+                assert all(thread.is_alive() for thread in loads)
                 time.sleep(0.02)
         stop.set()
         for thread in loads:

@@ -1,5 +1,6 @@
 """A real redis-server for a test: its own port, its own folder, and it may be killed."""
 
+import random
 import shutil
 import signal
 import socket
@@ -12,15 +13,25 @@ import pytest
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
 
+def _free_port() -> int:
+    """One that no outgoing connection is given: it must be free again after a kill."""
+    for port in random.Random().sample(range(20_000, 32_000), 100):
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
 class RedisServer:
     """`redis-server` on a free port, with its data in `folder`."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         if shutil.which("redis-server") is None:
             pytest.skip("there is no redis-server here; Debian's package has one")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = _free_port()
         self.folder, self.options = folder, options or DURABLE
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen | None = None
@@ -33,7 +44,8 @@ class RedisServer:
             self._process = subprocess.Popen(
                 [*words, "--dir", str(self.folder), *self.options], stdout=log, stderr=log
             )
-        for _ in range(500):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
             try:
                 if self.command("PING") == "+PONG":
                     return

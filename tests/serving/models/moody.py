@@ -10,7 +10,7 @@ from dimerec.config import Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 
 SLOW, RAISES, NAN, KILLS, HANGS = 55, 56, 57, 58, 59
-SLOW_SECONDS, HANG_SECONDS = 0.2, 3.0
+SLOW_SECONDS, HANG_SECONDS = 0.2, 4.5
 
 
 class Config(Struct, frozen=True):

@@ -9,7 +9,7 @@ from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 
-SECONDS = 0.02
+SECONDS = 0.04
 
 
 class Config(Struct, frozen=True):
