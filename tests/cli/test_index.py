@@ -29,7 +29,7 @@ def trained(tmp_path_factory, shop_folder):
 
 def test_few_items_need_none(trained, ask, run):
     out, _ = trained
-    assert ask("index", out) == {"built": False, "items": 20, "exact_up_to": 100_000}
+    assert ask("index", out) == {"built": False, "items": 20, "exact_up_to": 20_000}
     assert (
         "20 items: exact search is quick enough up to 30"
         in run("index", out, "--exact-up-to", 30).stdout

@@ -45,18 +45,18 @@ def index(
             min=0,
             metavar="N",
             help="Build nothing for up to N items, for exact search is quick enough.  "
-            "\\[default: 100000]",
+            "\\[default: 20000]",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Build the search index of a bundle, and say what it costs.
 
-    Up to 100,000 items every one is scored, and there is nothing to build.
-    Above, items are kept in cells, of which a search looks into the nearest.
-    Here the number of those is chosen so that the recall asked for is
-    reached. Other queries then say how near the index comes to exact search:
-    overall, by popularity, and in lost hits.
+    Up to 20,000 items it is quickest to score every one, and there is nothing
+    to build. Above, items are kept in cells, of which a search looks into the
+    nearest: as many as it takes to reach the recall asked for. Other queries
+    then say how near the index comes to exact search: overall, by popularity,
+    and in lost hits.
 
       dimerec index runs/ml --data data/ml --recall 0.97
 
@@ -64,12 +64,12 @@ def index(
     is never required: remove it, and one is built as the bundle is opened.
     """
     from dimerec.errors import ConfigError
-    from dimerec.retrieval import EXACT_LIMIT
+    from dimerec.retrieval import EXACT_ENOUGH
 
     if codes not in ("sq8", "flat"):
         raise ConfigError(f"--codes must be sq8 or flat, got {codes!r}")
     opened = open_bundle(bundle)
-    limit = EXACT_LIMIT if exact_up_to is None else exact_up_to
+    limit = EXACT_ENOUGH if exact_up_to is None else exact_up_to
     items = opened.vocabulary.size - 1
     if items <= limit:
         if json:

@@ -1,7 +1,8 @@
 """Retrieval: the best items of each user, one contract for every index.
 
-An item's score is `max_k <q_k, v_i>` over the user's K query vectors. Exact search is right up to
-about 100,000 items; above, the approximate index answers several times faster.
+An item's score is `max_k <q_k, v_i>` over the user's K query vectors. Exact search is quickest
+up to about 20,000 items; above, an approximate index tuned to a recall answers faster. Up to
+100,000 nobody has to build one.
 """
 
 import logging
@@ -18,7 +19,8 @@ from dimerec.retrieval.filters import Allowed
 from dimerec.retrieval.turns import Turns
 
 logger = logging.getLogger(__name__)
-EXACT_LIMIT = 100_000
+EXACT_LIMIT = 100_000  # items up to which no index is built unasked
+EXACT_ENOUGH = 20_000  # items up to which one that is asked for would gain nothing
 
 
 class RetrievalIndex(ABC):
