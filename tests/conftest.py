@@ -1,9 +1,13 @@
 """What every test runs under: checked shapes, one thread, repeatable Hypothesis examples."""
 
+import json
 import os
 import signal
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -29,3 +33,29 @@ torch.set_num_threads(1)
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def figure(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Notes what a test measured, for the table of promises, where DIMEREC_FIGURES names a file.
+
+    Numbers given by name are added up over a test's parameters and examples of this run; the text
+    names them in braces, and is then that of the test as a whole.
+    """
+    texts: dict[str, str] = {}
+    sums: defaultdict[str, Counter] = defaultdict(Counter)
+
+    def note(text: str, **numbers: float) -> None:
+        test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")
+        if numbers:
+            test = test.partition("[")[0]
+            sums[test].update(numbers)
+        texts[test] = text
+
+    yield note
+    if name := os.environ.get("DIMEREC_FIGURES"):
+        noted = {t: text.format(**sums[t]) if t in sums else text for t, text in texts.items()}
+        path = request.config.rootpath / name
+        known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        kept = {t: text for t, text in known.items() if t.partition("[")[0] not in noted}
+        path.write_text(json.dumps({**kept, **noted}, indent=2, sort_keys=True) + "\n", "utf-8")

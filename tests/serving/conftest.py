@@ -1,8 +1,6 @@
 """Servers that several tests share: they are started together, for starting is the slow part."""
 
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,21 +19,6 @@ TOKENS = "".join(
         token_settings("fast", ["read"], rate=2.0),
     ]
 )
-
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Notes what a test measured, for the table of promises, where DIMEREC_FIGURES names a file."""
-    test = request.node.nodeid
-
-    def note(text: str) -> None:
-        print(f"{test}: {text}")
-        if name := os.environ.get("DIMEREC_FIGURES"):
-            path = request.config.rootpath / name
-            known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-            path.write_text(json.dumps({**known, test: text}, indent=2, sort_keys=True) + "\n")
-
-    return note
 
 
 @pytest.fixture(scope="session")
