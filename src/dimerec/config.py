@@ -42,7 +42,8 @@ class NegativesConfig(Struct, frozen=True):
         number: M; for "in-batch" an upper bound.
         private: draw `number` for every position instead of `number` shared by the batch.
         exclude: mask a negative equal to the position's "target", or any item of its "window"
-            (the paper's "items that the user has not interacted with").
+            (the paper's "items that the user has not interacted with"); of in-batch negatives
+            each row then keeps those of the other rows.
     """
 
     kind: Literal["none", "uniform", "log-uniform", "in-batch"] = "none"

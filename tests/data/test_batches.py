@@ -190,6 +190,21 @@ def test_in_batch_negatives_are_the_targets(dataset: Dataset) -> None:
     assert torch.isfinite(batch.log_q).all()
 
 
+@pytest.mark.parametrize("targets", ["all", "last"])
+def test_in_batch_negatives_may_be_the_other_rows_alone(dataset: Dataset, targets) -> None:
+    options = config(5, 8, kind="in-batch", number=1000, exclude="window")
+    batch = Batches(dataset, options, targets).batch(0)
+    shared = Batches(dataset, config(5, 8, kind="in-batch", number=1000), targets).batch(0)
+    assert batch.negatives.shape == batch.log_q.shape == (8, 5, len(shared.negatives))
+    windows = torch.cat([batch.history, batch.targets[:, -1:]], 1)
+    for row in range(8):
+        held = torch.isin(shared.negatives, windows[row])
+        expected = shared.negatives.masked_fill(held, 0)
+        for column in range(5):
+            counts = targets == "all" or column == 4
+            assert torch.equal(batch.negatives[row, column], expected * counts)
+
+
 def test_evaluation_events_are_never_trained_on(tmp_path: Path) -> None:
     dataset = make(tmp_path / "d", [[1, 2, 3, 8, 9]] * 5 + [[7] * 5], [(3, 4)] * 5 + [(0, 0)])
     for targets in ("all", "last"):

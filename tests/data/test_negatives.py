@@ -60,6 +60,35 @@ def test_in_batch_takes_a_random_part_of_many() -> None:
     assert not np.array_equal(drawn, other)
 
 
+def test_in_batch_without_the_rows_own_window_is_what_the_other_rows_have() -> None:
+    windows = np.array([[0, 3, 2, 2], [0, 0, 5, 6]])
+    targets = np.where(windows[:, :-1] > 0, windows[:, 1:], 0)
+    config = NegativesConfig(kind="in-batch", number=10, exclude="window")
+    sampler = Negatives(config, COUNTS)
+    drawn, log_q = sampler.draw(stream(0, "n"), windows, targets)
+    assert sampler.private
+    assert drawn.tolist() == [[[0, 0, 6]] * 3, [[2, 2, 0]] * 3]
+    shared = Negatives(NegativesConfig(kind="in-batch", number=10), COUNTS)
+    numbers, expected = shared.draw(stream(0, "n"), windows, targets)
+    assert not shared.private and numbers.tolist() == [2, 2, 6]
+    assert log_q.shape == drawn.shape and np.array_equal(log_q[1, 2], expected)
+
+
+def test_in_batch_negatives_come_from_the_own_session_far_above_their_share() -> None:
+    """Sessions of five out of 1,000 items: a twentieth of the targets are a row's own, while
+    their items are 4 in 1,000 of all events. `exclude = "window"` leaves none."""
+    rng = stream(0, "sessions")
+    windows = rng.permuted(np.tile(np.arange(1, 1001), (20, 1)), axis=1)[:, :6]
+    counts = np.r_[0, np.ones(1000)].astype(np.float32)
+    held = {}
+    for exclude in ("target", "window"):
+        sampler = Negatives(NegativesConfig(kind="in-batch", number=100, exclude=exclude), counts)
+        drawn, _ = sampler.draw(stream(0, "n"), windows, windows[:, 1:])
+        rows = np.broadcast_to(drawn, (20, 5, 100)).reshape(20, -1)
+        held[exclude] = np.mean([np.isin(rows[r], windows[r]).mean() for r in range(20)])
+    assert held["target"] > 0.04 and held["window"] == 0
+
+
 def test_none_draws_nothing() -> None:
     drawn, log_q = Negatives(NegativesConfig(), COUNTS).draw(stream(0, "n"), EMPTY, EMPTY)
     assert drawn.shape == log_q.shape == (0,)

@@ -89,7 +89,7 @@ class Batches:
         history, targets = self._pairs(windows)
         own = (self._rank,) if self._private else ()
         rng = stream(self._seed, "negatives", step, *own)
-        if not (self._last and self._private):
+        if not (self._last and self._negatives.private):
             return _tensors(history, targets, *self._negatives.draw(rng, windows, targets))
         drawn = self._negatives.draw(rng, windows, targets[:, -1:])
         return _tensors(history, targets, *(_only_last(d, self._length) for d in drawn))

@@ -16,19 +16,27 @@ class Negatives:
     training events (descending; ties by number) and draws the one of rank r (from 0) with
     probability `log((r + 2) / (r + 1)) / log(V)`. "in-batch" takes the batch's own targets *with
     their repeats*, a random `number` of them at most: each is then one draw from the training
-    events, and its log-probability the logarithm of its item's share of them.
+    events, and its log-probability the logarithm of its item's share of them. But a row meets its
+    own window among them far more often than that share says: what follows in a session counts as
+    a negative of the session itself, unless `exclude = "window"` gives each row the other rows'
+    targets alone.
 
     Args:
         config: see there.
         counts: float32 `[V]`, training events of each item, 0 for padding.
 
+    Attributes:
+        private: `draw` gives every position its own negatives.
+
     Raises:
-        ConfigError: shared negatives cannot be masked by each row's window.
+        ConfigError: drawn negatives that are shared cannot be masked by each row's window.
         DataError: there is no item.
     """
 
     def __init__(self, config: NegativesConfig, counts: np.ndarray) -> None:
-        if config.exclude == "window" and config.kind != "none" and not config.private:
+        apart = config.kind == "in-batch" and config.exclude == "window"
+        self.private = config.private or apart
+        if config.exclude == "window" and config.kind != "none" and not self.private:
             raise ConfigError(
                 'negatives.exclude = "window" needs negatives.private = true: shared negatives '
                 'are masked by "target" only'
@@ -52,7 +60,7 @@ class Negatives:
         """Negatives int64 and `log_q` float32, alike `[M]`, `[B, L, M]` or `[0]` for "none".
 
         A private negative found in its row's window is 0 with `exclude = "window"`; `log_q` stays
-        that of the draw.
+        that of the draw. In-batch negatives are `[B, L, M]` then, the same M but for the zeros.
 
         Args:
             windows: int64 `[B, W]`, all items of each row, 0 where there is none.
@@ -65,7 +73,13 @@ class Negatives:
             numbers = targets[targets != PADDING]
             if len(numbers) > config.number:
                 numbers = rng.choice(numbers, config.number, replace=False)
-            return numbers, self._log_p[numbers]
+            log_q = self._log_p[numbers]
+            if self.private:
+                shape = (*targets.shape, len(numbers))
+                numbers = np.broadcast_to(numbers, shape).copy()
+                log_q = np.broadcast_to(log_q, shape)
+                clear_seen(numbers, windows, self._size)
+            return numbers, log_q
         shape = (*targets.shape, config.number) if config.private else (config.number,)
         numbers, log_q = self._sample(rng, shape)
         if config.exclude == "window":
