@@ -10,6 +10,7 @@ import pytest
 
 import dimerec
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NEW = '''"""The mean of the history's vectors."""
 
@@ -75,7 +76,6 @@ def contract(tmp_path: Path, name: str, source: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.slow
 def test_a_good_one_passes(tmp_path: Path) -> None:
     done = contract(tmp_path, "dropped_mean", NEW)
     assert done.returncode == 0, done.stdout
