@@ -45,11 +45,11 @@ def figure(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     texts: dict[str, str] = {}
     sums: defaultdict[str, Counter] = defaultdict(Counter)
 
-    def note(text: str, **numbers: float) -> None:
+    def note(text: str, **numbers: int) -> None:
         test = os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")
         if numbers:
             test = test.partition("[")[0]
-            sums[test].update(numbers)
+            sums[test].update({name: int(number) for name, number in numbers.items()})
         texts[test] = text
 
     yield note
