@@ -46,7 +46,7 @@ def call(server: Server, method: str, path: str, headers: dict[str, str]) -> int
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_every_role_against_every_route(guarded, name):
+def test_every_role_against_every_route(guarded, name, figure):
     roles = ROLES[name]
     wanted, got = {}, {}
     for route in ROUTES:
@@ -61,6 +61,12 @@ def test_every_role_against_every_route(guarded, name):
     for path in ("/docs", "/openapi.json"):
         assert call(guarded, "GET", path, {}) == 200
     assert got == wanted
+    figure(
+        "{callers} callers: {answers} answers, {others} other than the table of roles says",
+        callers=1,
+        answers=len(got),
+        others=sum(got[key] != wanted[key] for key in got),
+    )
     assert {route.role for route in ROUTES} == {"read", "ingest", "admin", None}
 
 
@@ -85,10 +91,12 @@ def test_what_is_not_the_token_is_refused(guarded, header):
     assert guarded.http.get("/v1/bundle", headers=bearer("all")).status_code == 200
 
 
-def test_admin_is_taken_from_this_machine_alone_and_not_through_a_proxy(guarded):
+def test_admin_is_taken_from_this_machine_alone_and_not_through_a_proxy(guarded, figure):
     for name in access.FORWARDED:
         headers = {**bearer("chief"), name: "127.0.0.1"}
-        assert call(guarded, "POST", "/v1/reload", headers) == 403
+        refused = call(guarded, "POST", "/v1/reload", headers)
+        assert refused == 403
+        figure("admin through {proxies} kinds of proxy refused", proxies=refused == 403)
         # the same through a proxy is no matter for a reader
         assert call(guarded, "GET", "/v1/bundle", {**bearer("reader"), name: "8.8.8.8"}) == 200
 
@@ -110,7 +118,7 @@ def test_admin_from_elsewhere_needs_the_setting():
         loose.principal({}, "127.0.0.1", "admin")
 
 
-def test_every_digest_is_compared_in_constant_time(monkeypatch):
+def test_every_digest_is_compared_in_constant_time(monkeypatch, figure):
     compared = []
 
     def spy(one: bytes, other: bytes) -> bool:
@@ -128,9 +136,10 @@ def test_every_digest_is_compared_in_constant_time(monkeypatch):
         except Unauthenticated:
             assert given == "nothing"
         assert compared == [(32, 32)] * 3
+        figure("{given} tokens tried, {times} comparisons", given=1, times=len(compared))
 
 
-def test_tenants_never_see_each_other(guarded):
+def test_tenants_never_see_each_other(guarded, figure):
     def event(item: str) -> dict:
         # the same user and the same event id in both
         return {"events": [{"user": "eve", "item": item, "time": 1, "event_id": "same"}]}
@@ -141,6 +150,11 @@ def test_tenants_never_see_each_other(guarded):
     for name, item in (("reader", "item 3"), ("other", "item 9")):
         seen = guarded.ask("/v1/users/eve/history", headers=bearer(name))
         assert seen["items"] == [item]
+        figure(
+            "one user id in {tenants} tenants: {items} events, each tenant sees its own",
+            tenants=1,
+            items=len(seen["items"]),
+        )
         by_user = guarded.asks({"user": "eve", "n": 5}, headers=bearer(name))
         by_item = guarded.asks({"history": [item], "n": 5}, headers=bearer(name))
         assert by_user["items"] == by_item["items"]
@@ -150,7 +164,7 @@ def test_tenants_never_see_each_other(guarded):
     assert guarded.ask("/v1/users/eve/history", headers=bearer("other"))["items"] == []
 
 
-def test_one_principal_over_its_rate_is_no_matter_to_another(guarded):
+def test_one_principal_over_its_rate_is_no_matter_to_another(guarded, figure):
     codes, began = [], time.monotonic()
     while codes.count(429) < 3:
         answer = guarded.http.get("/v1/bundle", headers=bearer("slow"))
@@ -158,11 +172,16 @@ def test_one_principal_over_its_rate_is_no_matter_to_another(guarded):
         if answer.status_code == 429:
             assert answer.json()["error"]["code"] == "rate-limited"
             assert int(answer.headers["retry-after"]) >= 1
+    seconds = time.monotonic() - began
     assert codes[:2] == [200, 200] and codes.count(200) <= 2 + 2 * (time.monotonic() - began)
     assert guarded.http.get("/v1/bundle", headers=bearer("fast")).status_code == 200
     assert guarded.http.get("/v1/bundle", headers=bearer("reader")).status_code == 200
     time.sleep(0.6)
     assert guarded.http.get("/v1/bundle", headers=bearer("slow")).status_code == 200
+    figure(
+        f"at 2 a second: {codes.count(200)} of {len(codes)} answered in {seconds:.2f} s, the others "
+        "429"
+    )
 
 
 def test_a_batch_counts_each_of_its_queries(guarded):
