@@ -1,6 +1,7 @@
 """The routes of a real server, one by one, and the fallback ladder."""
 
 import time
+from collections import Counter
 
 import pytest
 
@@ -47,11 +48,16 @@ def test_the_answer_is_that_of_the_bundle(plain, recommender, bundle):
         {"exclude": ["item 7"], "categories": ["even"], "n": 1000},
     ],
 )
-def test_every_field_of_a_query_reaches_the_recommender(plain, recommender, more):
+def test_every_field_of_a_query_reaches_the_recommender(plain, recommender, more, figure):
     answer = plain.asks({"history": HISTORY, **more})
     (expected,) = recommender.answer([Query(history=HISTORY, **more)])
     assert answer["items"] == expected.items
     assert answer["unknown"] == expected.unknown
+    figure(
+        "{queries} filtered queries over HTTP, their {items} items those of the library",
+        queries=1,
+        items=len(answer["items"]),
+    )
 
 
 def test_a_stored_history_is_asked(plain, recommender):
@@ -69,19 +75,26 @@ def test_the_history_of_the_request_stands_in_for_an_unknown_user(plain, recomme
     assert (answer["source"], answer["degraded_reason"]) == ("model", None)
 
 
-def test_the_ladder_goes_down_to_context_and_popularity(plain, recommender):
+def test_the_ladder_goes_down_to_context_and_popularity(plain, recommender, figure):
     by_context = recommender.answer([Query(history=["item 9"], n=4)])[0].items
+    tally: Counter[str] = Counter()
     for history in ([], ["never seen", "nor this"]):
         body = {"history": history, "context": ["item 9"], "n": 4}
         answer = plain.asks(body)
         assert (answer["source"], answer["items"]) == ("context", by_context)
+        tally[answer["source"]] += 1
         answer = plain.asks({**body, "context": ["unknown, too"]})
         popular = recommender.answer([Query(history=[], n=4)])[0].items
         assert (answer["source"], answer["items"]) == ("popularity", popular)
+        tally[answer["source"]] += 1
     odd = plain.asks({"categories": ["odd"], "n": 4})
     expected = recommender.answer([Query(history=[], n=4, categories=["odd"])])[0].items
     assert (odd["source"], odd["items"]) == ("popularity", expected)
     assert plain.asks({"history": ["item 3"], "context": ["item 9"]})["source"] == "model"
+    figure(
+        f"of users and items unknown: {tally['context']} answered by what is on the page, "
+        f"{tally['popularity']} by popularity"
+    )
 
 
 def test_a_batch_answers_each_query_as_if_alone(plain):
