@@ -103,22 +103,29 @@ def test_batches_form_while_the_worker_is_busy_and_keep_the_order():
     assert run(test, depth=6).model.batches == [["first"], list("abcd"), list("ef")]
 
 
-def test_expired_work_is_never_computed():
+def test_expired_work_is_never_computed(figure):
+    expired = []
+
     async def test(s: Setting) -> None:
         first = await s.busy()
         short, long, shorter = s.ask("short", 2.0), s.ask("long", 9.0), s.ask("shorter", 1.0)
         await asyncio.sleep(0)
         s.clock.now += 2.0  # exactly the deadline is too late
         s.let(2)
-        for task in (short, shorter):
+        for name, task in (("short", short), ("shorter", shorter)):
             with pytest.raises(DeadlineExceeded):
                 await task
+            expired.append(name)
         assert (await long).result == "LONG"
         assert (await long).queued == 2.0
         # what was under way when its time came was worked on, and is answered
         assert (await first).result == "FIRST"
 
-    assert run(test).model.batches == [["first"], ["long"]]
+    batches = run(test).model.batches
+    assert batches == [["first"], ["long"]]
+    computed = [name for batch in batches for name in batch]
+    vain = len(set(expired) & set(computed))
+    figure(f"{len(expired)} past their deadline, {vain} of them among the {len(computed)} computed")
 
 
 def test_a_deadline_that_has_passed_is_refused_at_the_door():
