@@ -28,7 +28,7 @@ def test_results_and_errors_come_back():
     asyncio.run(main())
 
 
-def test_a_store_that_hangs_holds_nobody_up():
+def test_a_store_that_hangs_holds_nobody_up(figure):
     gate = threading.Event()
     now = [0.0]
 
@@ -37,12 +37,17 @@ def test_a_store_that_hangs_holds_nobody_up():
         began = time.monotonic()
         many = [calls.run(lambda: gate.wait(10)) for _ in range(40)]
         results = await asyncio.gather(*many, return_exceptions=True)
-        assert time.monotonic() - began < 5
+        seconds = time.monotonic() - began
+        assert seconds < 5
         assert all(isinstance(r, StoreUnavailable) for r in results)
         words = [str(r) for r in results]
         assert sum("took more than 0.05 s" in w for w in words) == 10  # two threads, eight wait
         assert sum("wait already" in w for w in words) == 5
-        assert sum("in a row" in w for w in words) == 25  # not even asked
+        unasked = sum("in a row" in w for w in words)
+        assert unasked == 25  # not even asked
+        figure(
+            f"{len(words)} calls of a store that hangs: over in {seconds:.2f} s, {unasked} unasked"
+        )
         gate.set()
         while calls._pending:
             await asyncio.sleep(0.01)
