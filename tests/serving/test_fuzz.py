@@ -50,8 +50,10 @@ bodies = st.one_of(st.binary(max_size=60), bent, bent.map(lambda b: b[: len(b) /
 @example("/v1/events", b'{"events":[{"user":"\\u0000","item":"a","time":1,"event_id":"\\u0000"}]}')
 @example("/v1/recommend", b'{"history":["\xed\xa0\x80"]}')
 @example("/v1/recommend", b"\xef\xbb\xbf{}")
-def test_any_body_gets_an_answer(plain, path, body):
+def test_any_body_gets_an_answer(plain, figure, path, body):
     answer = plain.http.post(path, content=body, headers=JSON)
+    faults = answer.status_code >= 500
+    figure("{bodies} bodies, {faults} answers of 500 or above", bodies=1, faults=faults)
     assert answer.status_code in (200, 400, 404, 422), (answer.text, plain.log[-2000:])
     if answer.status_code != 200:
         assert answer.json()["error"]["code"] in ("bad-request", "not-found", "not-answerable")
@@ -71,18 +73,19 @@ def test_any_body_of_a_reload_is_refused_or_names_no_path(guarded, body):
 @example("..", b"%ff=%ff")
 @example("%ff%fe", b"item=%ff&n=1")
 @example("x" * 600, b"item=" + b"x" * 600)
-def test_any_path_and_query_gets_an_answer(plain, name, query):
+def test_any_path_and_query_gets_an_answer(plain, figure, name, query):
     encoded = "".join(
         c if (c.isalnum() and c.isascii()) or c == "%" else f"%{b:02x}"
         for c in name
         for b in c.encode()
     )
-    for path in (f"/v1/users/{encoded}/history", f"/{encoded}"):
-        answer = plain.http.get(path)
-        assert answer.status_code in (200, 400, 404), answer.text
     quoted = "".join(f"%{b:02x}" for b in query)
-    for text in (f"item={quoted}&n=3", quoted):
-        assert plain.http.get(f"/v1/similar?{text}").status_code in (200, 400, 404)
+    paths = [f"/v1/users/{encoded}/history", f"/{encoded}"]
+    for path in (*paths, f"/v1/similar?item={quoted}&n=3", f"/v1/similar?{quoted}"):
+        answer = plain.http.get(path)
+        faults = answer.status_code >= 500
+        figure("{paths} paths, {faults} answers of 500 or above", paths=1, faults=faults)
+        assert answer.status_code in (200, 400, 404), answer.text
 
 
 def test_of_a_key_that_comes_twice_the_last_counts(plain):
@@ -93,7 +96,7 @@ def test_of_a_key_that_comes_twice_the_last_counts(plain):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # those of the tool itself
-def test_the_openapi_holds_against_schemathesis(plain: Server):
+def test_the_openapi_holds_against_schemathesis(plain: Server, figure):
     import schemathesis
     from hypothesis import HealthCheck, Phase
     from schemathesis.checks import not_a_server_error
@@ -113,6 +116,8 @@ def test_the_openapi_holds_against_schemathesis(plain: Server):
         @given(case=operation.as_strategy())
         def one(case) -> None:
             answer = case.call(base_url=plain.url)
+            faults = answer.status_code >= 500
+            figure("{calls} calls by the OpenAPI, {faults} of 500 or above", calls=1, faults=faults)
             if answer.status_code == 503:  # /ready and /live alone may say so
                 raise AssertionError(answer.text)
             case.validate_response(answer, checks=[not_a_server_error])
