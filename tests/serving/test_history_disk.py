@@ -34,7 +34,7 @@ FULL, BROKEN = "the disk is full", "reports an error"
     ],
 )
 def test_a_disk_that_fails_for_a_while(
-    tmp_path: Path, call: str, error: str, first: int, last: int, what: str
+    tmp_path: Path, call: str, error: str, first: int, last: int, what: str, figure
 ):
     """Real system calls fail, in the writer's thread, and then no more.
 
@@ -52,8 +52,17 @@ def test_a_disk_that_fails_for_a_while(
     assert len(known) == 30 and done.stdout.endswith("closed\n")
     store = SqliteStore(tmp_path / "h.db", ALL)
     check(store, known)
-    assert len(store.read("t", "a", ALL)) == 30
+    found = len(store.read("t", "a", ALL))
+    assert found == 30
     store.close()
+    figure(
+        "{cases} failing disks: {refused} deliveries refused and tried again, {known} acknowledged "
+        "in the end, {found} there",
+        cases=1,
+        refused=len(refused),
+        known=len(known),
+        found=found,
+    )
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def batch(number: int) -> list[Event]:
     return [Event("u", f"{number}-{n}-{'x' * 400}", number, f"{number}-{n}") for n in range(20)]
 
 
-def test_a_full_disk(small_disk: Path):
+def test_a_full_disk(small_disk: Path, figure):
     store = SqliteStore(small_disk / "h.db", ALL)
     for number in range(5):
         store.append("t", batch(number))
@@ -113,6 +122,10 @@ def test_a_full_disk(small_disk: Path):
     again = SqliteStore(small_disk / "h.db", ALL)  # which checks the file
     assert again.read("t", "u", ALL) == items
     again.close()
+    figure(
+        f"a full disk: {20 * number} events acknowledged before, {len(before)} there while it is "
+        f"full, {len(items)} once there was room"
+    )
 
 
 def test_a_disk_that_is_full_at_the_start(small_disk: Path):
