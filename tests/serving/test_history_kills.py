@@ -64,11 +64,19 @@ def killed_rounds(url: str, rounds: int, seed: int) -> set[tuple[str, int, int]]
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
-def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, rounds: int):
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, rounds: int, figure):
     url = f"sqlite:///{tmp_path}/h.db?keep={ALL}"
     known = killed_rounds(url, rounds, rounds)
     store = open_store(url)
     check(store, known)
+    found = len(store.read("t", "a", ALL))
+    figure(
+        "{kills} kills: {known:,} deliveries acknowledged, {found:,} there afterwards, these among "
+        "them",
+        kills=rounds,
+        known=len(known),
+        found=found,
+    )
     store.close()
 
 
@@ -158,9 +166,10 @@ def test_killed_in_a_commit_or_checkpoint(tmp_path: Path, call: str, when: int):
 @strace
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS.split(","))
-def test_killed_at_every_call_it_is_old_or_new_never_mixed(tmp_path: Path, call: str):
+def test_killed_at_every_call_it_is_old_or_new_never_mixed(tmp_path: Path, call: str, figure):
     when = 1
     while killed_at(tmp_path / str(when), call, when):
         when += 1
     least = {"pwrite64": 40, "fdatasync": 12, "ftruncate": 2, "unlink": 2}
     assert when > least[call]
+    figure("{kills} kills, one at each call of {calls} kinds: none mixed", kills=when - 1, calls=1)
