@@ -111,14 +111,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(tight):
     well(tight)
 
 
-def test_a_chunked_body_over_the_limit_is_cut_off(tight):
+def test_a_chunked_body_over_the_limit_is_cut_off(tight, figure):
     bare = Wire(tight)
     bare.send(post(b"", "transfer-encoding: chunked"))
     chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
     for _ in range(64):
         bare.send(chunk)
-    assert status(bare.rest()) == 413
+    code = status(bare.rest())
+    assert code == 413
     well(tight)
+    figure(f"{64 * len(chunk):,} bytes where {LIMITS['body_bytes']:,} may come: {code}")
 
 
 def test_a_body_shorter_than_it_says_times_out(tight):
@@ -144,14 +146,16 @@ def test_two_lengths_are_refused(tight):
         assert status(bare.rest()) == 400
 
 
-def test_a_body_that_trickles_is_given_up(tight):
+def test_a_body_that_trickles_is_given_up(tight, figure):
     began = time.monotonic()
     bare = Wire(tight)
     bare.send(post(b"", length=4000))
     while time.monotonic() - began < LONG and bare.send(b" "):
         time.sleep(0.05)
-    assert status(bare.rest()) == 408
-    assert time.monotonic() - began < LONG
+    code, seconds = status(bare.rest()), time.monotonic() - began
+    assert code == 408
+    assert seconds < LONG
+    figure(f"a body slower than {LIMITS['body_seconds']} s: {code} after {seconds:.1f} s")
 
 
 def test_a_head_that_trickles_is_given_up(tight):
@@ -201,14 +205,16 @@ def test_a_large_head_is_refused(tight, where):
     well(tight)
 
 
-def test_a_head_without_end_takes_no_memory(tight):
+def test_a_head_without_end_takes_no_memory(tight, figure):
     bare = Wire(tight)
     bare.send(b"GET /live HTTP/1.1\r\nhost: x\r\nx: ")
     sent = 0
     while sent < 2**22 and bare.send(b"x" * 4096):
         sent += 4096
     assert sent < 2**22
-    assert status(bare.rest()) == 431
+    code = status(bare.rest())
+    assert code == 431
+    figure(f"a head without end: {code}, closed after {sent:,} bytes were sent")
 
 
 @pytest.mark.parametrize(
@@ -292,8 +298,10 @@ def test_connections_are_bounded_and_come_back(tight):
         {"surprise": 1},
     ],
 )
-def test_numbers_and_lengths_are_bounded(plain, body):
-    assert plain.asks(body, 400)["error"]["code"] == "bad-request"
+def test_numbers_and_lengths_are_bounded(plain, body, figure):
+    code = plain.asks(body, 400)["error"]["code"]
+    assert code == "bad-request"
+    figure("{refused} numbers and lengths past a bound refused", refused=code == "bad-request")
 
 
 def test_the_largest_that_is_allowed_is_answered(plain):
