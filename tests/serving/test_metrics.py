@@ -12,7 +12,7 @@ def counted(server: Server, name: str, *labels: str) -> Counter:
     )
 
 
-def test_counters_equal_the_tally_of_the_client(plain):
+def test_counters_equal_the_tally_of_the_client(plain, figure):
     before = {
         name: counted(plain, f"dimerec_{name}_total", *labels) for name, labels in NAMES.items()
     }
@@ -48,6 +48,8 @@ def test_counters_equal_the_tally_of_the_client(plain):
     assert plain.metric("dimerec_batch_size_sum") - sizes["batch_size_sum"] == queries
     assert plain.metric("dimerec_in_flight") == plain.metric("dimerec_queue") == 0
     assert plain.metric("dimerec_connections") >= 1
+    requests, series = sum(tally["requests"].values()), sum(len(t) for t in tally.values())
+    figure(f"{requests} requests: {series} counters as the client counted")
 
 
 NAMES = {
@@ -74,7 +76,7 @@ REQUESTS = [
 ]
 
 
-def test_nobody_can_make_new_series(plain):
+def test_nobody_can_make_new_series(plain, figure):
     def series() -> set[str]:
         lines = plain.http.get("/metrics").text.splitlines()
         return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
@@ -90,6 +92,8 @@ def test_nobody_can_make_new_series(plain):
     before = series()
     for n in range(20):
         requests(f"second-mark-{n}")
-    assert series() == before
+    after = series()
+    assert after == before
+    figure(f"{len(before)} series before new names came, {len(after)} after")
     assert not any("mark" in line for line in before)
     assert len(before) < 400
