@@ -39,7 +39,7 @@ def code(server: Server, path: str) -> int:
     return server.http.get(path).status_code
 
 
-def test_a_model_that_fails_on_one_query_fails_on_that_alone(server):
+def test_a_model_that_fails_on_one_query_fails_on_that_alone(server, figure):
     for history in (BREAKS, NAN):
         answer = server.asks({"history": history, "n": 4})
         assert answer["source"] == "popularity" and len(answer["items"]) == 4
@@ -53,6 +53,7 @@ def test_a_model_that_fails_on_one_query_fails_on_that_alone(server):
     assert (batch["source"], batch["degraded_reason"]) == ("mixed", "model-failed")
     assert server.metric("dimerec_answers_total", degraded="model-failed") == 4
     assert code(server, "/ready") == code(server, "/live") == 200
+    figure(f"a batch with an error and a NaN: answered by {', '.join(sources)}")
 
 
 def test_too_many_inside_are_refused_before_their_bodies_are_read(server):
@@ -77,7 +78,7 @@ def test_too_many_inside_are_refused_before_their_bodies_are_read(server):
             Wire.opened.pop().socket.close()
 
 
-def test_a_full_queue_and_a_stuck_model_are_said_and_pass(server):
+def test_a_full_queue_and_a_stuck_model_are_said_and_pass(server, figure):
     with ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
 
@@ -100,14 +101,19 @@ def test_a_full_queue_and_a_stuck_model_are_said_and_pass(server):
             kind, answer, seconds = future.result()
             assert kind == 503 and answer.json()["error"]["code"] == "deadline-exceeded"
             assert answer.headers["retry-after"] and seconds < moody.HANG_SECONDS
+        waits = [future.result()[2] for future in (hung, *waiting)]
         until(lambda: code(server, "/live") == 503)
         assert "at one batch" in server.http.get("/live").json()["error"]["message"]
     until(lambda: code(server, "/ready") == code(server, "/live") == 200)
     assert server.asks({"history": FINE})["source"] == "model"
     assert server.metric("dimerec_queue") == 0
+    figure(
+        f"{len(waits)} queries at a stuck model refused, the last after {max(waits):.1f} s; /ready "
+        f"said {ready.status_code}, and {code(server, '/ready')} when it was over"
+    )
 
 
-def test_a_worker_that_ended_is_said_and_the_process_still_stops_well(server):
+def test_a_worker_that_ended_is_said_and_the_process_still_stops_well(server, figure):
     killed = server.http.post("/v1/recommend", json={"history": KILLS})
     assert killed.status_code == 503 and killed.json()["error"]["code"] == "worker-gone"
     for path in ("/ready", "/live"):
@@ -119,4 +125,6 @@ def test_a_worker_that_ended_is_said_and_the_process_still_stops_well(server):
     server.process.send_signal(signal.SIGTERM)
     until(lambda: "shutting down" in server.http.get("/ready").text)
     assert server.process.poll() is None  # it drains, for as long as it was told to
-    assert server.stop() == 0  # and a second signal ends that
+    ended = server.stop()
+    assert ended == 0  # and a second signal ends that
+    figure(f"without a worker /ready and /live say {answer.status_code}; exit code {ended}")
