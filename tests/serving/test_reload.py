@@ -80,7 +80,7 @@ def break_one(shelf: Path, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
-def test_a_corrupt_bundle_is_refused_and_the_old_one_serves(guarded, shelf, how):
+def test_a_corrupt_bundle_is_refused_and_the_old_one_serves(guarded, shelf, how, figure):
     before = guarded.asks({"history": HISTORY}, headers=CHIEF)
     refused = reload(guarded, break_one(shelf, how), 409)
     assert refused["error"]["code"] == "bundle-refused"
@@ -88,6 +88,11 @@ def test_a_corrupt_bundle_is_refused_and_the_old_one_serves(guarded, shelf, how)
     assert {**after, "timings": 0} == {**before, "timings": 0}
     assert (shelf / "CURRENT").read_text().strip() in ("one", "two")
     assert guarded.process.poll() is None
+    figure(
+        "{bundles} corrupt bundles refused, {same} answers afterwards as before",
+        bundles=refused["error"]["code"] == "bundle-refused",
+        same=after["items"] == before["items"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,14 +120,20 @@ def test_a_corrupt_bundle_is_refused_and_the_old_one_serves(guarded, shelf, how)
         "%2e%2e",
     ],
 )
-def test_a_name_is_a_name_and_no_path(guarded, shelf, name):
+def test_a_name_is_a_name_and_no_path(guarded, shelf, name, figure):
     if not (shelf / "linked-folder").is_symlink():
         (shelf / "linked-folder").symlink_to(shelf / "two")
         (shelf / ".hidden").mkdir()
     before = (shelf / "CURRENT").read_text()
     error = reload(guarded, name, 422)["error"]
     assert error["code"] == "bad-name" and str(shelf) not in error["message"]
-    assert (shelf / "CURRENT").read_text() == before
+    after = (shelf / "CURRENT").read_text()
+    assert after == before
+    figure(
+        "{names} names refused, {switched} of them switched to",
+        names=error["code"] == "bad-name",
+        switched=after != before,
+    )
 
 
 def test_the_file_current_is_switched_by_name_and_followed_without(guarded, shelf):
