@@ -51,7 +51,7 @@ class Load:
 @pytest.mark.parametrize(
     "sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_stop_drains(bundle, sig):
+def test_a_stop_drains(bundle, sig, figure):
     words = ("--store", "memory:", "--set", f"drain={DRAIN}")
     words += ("--set", "limits.deadline=20", "--set", "limits.body_seconds=30")
     with serving(bundle, *words) as server:
@@ -82,6 +82,10 @@ def test_a_stop_drains(bundle, sig):
         Wire.opened.remove(late)
         late.socket.close()
         assert server.process.wait(20) == 0
+    figure(
+        f"{sig.name}: {len(load.answers)} answered, {len(load.errors)} dropped, a late body "
+        f"answered, exit code {server.process.returncode}"
+    )
 
 
 class Proxy:
