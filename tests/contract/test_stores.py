@@ -152,7 +152,7 @@ def test_what_was_stored_is_there_for_the_next_who_opens_it(opened: Open):
     assert again.read("t", "u", 9) == [1, 2, 3, 4] and again.read("t", "v", 9) == []
 
 
-def test_many_writers_at_once(opened: Open):
+def test_many_writers_at_once(opened: Open, figure):
     store = opened()
     wins: list[int] = []
 
@@ -167,6 +167,12 @@ def test_many_writers_at_once(opened: Open):
     for thread in threads:
         thread.join()
     assert sum(wins) == 8  # each shared event was stored by one of the eight
+    figure(
+        "{stores} stores: {asked} deliveries of shared events, {stored} took effect",
+        stores=1,
+        asked=len(wins),
+        stored=sum(wins),
+    )
     assert all(store.read("t", f"user {who}", 99) == list(range(8)) for who in range(8))
     assert store.read("t", "shared", 99) == list(range(8))
 
