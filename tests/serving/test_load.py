@@ -211,7 +211,7 @@ def test_beyond_capacity_goodput_stays_and_refusals_are_polite(
     assert set(over["statuses"]) == {"200", "503"}
     assert over["good"] > 0 == over["refused_without_retry_after"]
     assert over["refused"] > (1 - 1.3 / times) * over["sent"], over
-    # A queue that is worked on in vain gives 0.15 to 0.27 here, and the same for long after.
+    # A queue that is worked on in vain gives far less, and the same for long after.
     share = over["goodput"] / CAPACITY
     assert share > 0.4, over
     assert grown < 16
