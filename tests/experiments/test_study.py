@@ -75,7 +75,7 @@ def test_dimerec_never_stands_without_its_row_without_diffusion(name: str) -> No
     for dataset, data in load(name).datasets.items():
         for budget in data.epochs:
             plan = resolve(load(name), dataset, budget)
-            assert "DimeRec, x_t = 0" in [r.label for r in plan.runs]
+            assert "dimerec-none" in [r.config for r in plan.runs]
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,12 @@ def test_dimerec_never_stands_without_its_row_without_diffusion(name: str) -> No
     [
         ("table2", "SASRec"), ("table3", "Self-attentive (ComiRec-SA)"), ("table5", "T = 20"),
         ("ablation", "DimeRec"), ("figure5", "DimeRec"), ("beyond", "Mult-VAE"),
-        ("frontier", "DimeRec"), ("table8", "DimeRec, x_t = 0"),
+        ("frontier", "DimeRec"), ("table8", "x_t = 0, mu = 1"),
     ],
 )  # fmt: skip
 def test_tables_share_their_runs_with_table_1(name: str, label: str) -> None:
-    whole = {"T = 20": "DimeRec", "Self-attentive (ComiRec-SA)": "DimeRec"}.get(label, label)
+    shared = {"T = 20": "DimeRec", "Self-attentive (ComiRec-SA)": "DimeRec"}
+    whole = (shared | {"x_t = 0, mu = 1": "DimeRec, x_t = 0"}).get(label, label)
     ours, theirs = (resolve(load(n), "ml-1m", "paper") for n in (name, "table1"))
     one = next(r for r in ours.runs if r.label == label)
     other = next(r for r in theirs.runs if r.label == whole)
