@@ -92,7 +92,7 @@ def test_load_is_bounded_and_of_this_machine_alone():
             Generator(url, "/", [b"{}"], 1)
 
 
-def test_a_generator_that_is_held_up_voids_the_run(monkeypatch):
+def test_a_generator_that_is_held_up_voids_the_run(monkeypatch, figure):
     step = Step(50, 1.2)
     with answering() as url:
         for _ in range(5):  # on a busy machine it may be held up unasked
@@ -117,9 +117,10 @@ def test_a_generator_that_is_held_up_voids_the_run(monkeypatch):
     behind = [request for request in plan if request.sent - request.due > 0.5]
     assert 10 <= len(behind) == found["steps"][0]["late"]
     assert all(request.ended - request.due > 0.5 for request in behind)
+    figure(f"a generator held up: {len(behind)} of {len(plan)} sends over 500 ms late, run void")
 
 
-def test_a_server_that_stalls_is_measured_as_its_users_felt_it():
+def test_a_server_that_stalls_is_measured_as_its_users_felt_it(figure):
     step = Step(100, 1.5)
     with answering(pause=1.0) as url:
         plan = sent(url, step)
@@ -129,6 +130,11 @@ def test_a_server_that_stalls_is_measured_as_its_users_felt_it():
     assert sum(seconds > 0.5 for seconds in waited) >= 45
     for request in plan[:90]:
         assert request.ended >= 1.0 - 0.01
+    late = sum(seconds > 0.5 for seconds in waited)
+    figure(
+        f"a stall of 1 s at {step.rate:.0f}/s: {late} of {len(plan)} waited over 500 ms, "
+        f"p99 {1000 * load.quantile(waited, 0.99):.0f} ms"  # type: ignore[operator]
+    )
 
 
 def test_too_few_connections_make_sends_late_and_no_answer_is_no_answer():
