@@ -367,11 +367,13 @@ def shop() -> Recommender:
 def test_queries_of_all_kinds_stand_in_one_batch(shop, figure, asked):
     answers = shop.answer(asked)
     assert answers == [filtered_by_hand(shop, query) for query in asked]
+    hidden = [{str(i) for i in [*q.exclude, *q.history * q.hide_seen]} for q in asked]
     figure(
-        "{queries} random queries: {items:,} items, {twice} twice, all as chosen by plain Python",
+        "{queries} random queries: {items:,} items, {twice} twice, {hidden} excluded or seen",
         queries=len(asked),
         items=sum(len(answer.items) for answer in answers),
         twice=sum(len(answer.items) - len(set(answer.items)) for answer in answers),
+        hidden=sum(str(i) in h for a, h in zip(answers, hidden, strict=True) for i in a.items),
     )
 
 
