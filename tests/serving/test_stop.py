@@ -149,7 +149,7 @@ class Proxy:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_thirty_restarts_behind_a_proxy_drop_nobody(bundle: Path, figure):
-    drain = ("drain=0.5", "limits.deadline=20")
+    drain = ("drain=1", "limits.deadline=20")
     words = (bundle, "--store", "memory:", *(w for s in drain for w in ("--set", s)))
     pair: list[Server | None] = [Server(*words).wait(), Server(*words).wait()]
     proxy = Proxy(pair)
@@ -161,22 +161,24 @@ def test_thirty_restarts_behind_a_proxy_drop_nobody(bundle: Path, figure):
             with httpx.Client(timeout=60, verify=TLS) as http:
                 url = f"http://127.0.0.1:{proxy.port}/v1/recommend"
                 codes.append(http.post(url, json=BODY).status_code)
-            time.sleep(0.01)
+            time.sleep(0.03)
 
+    fresh: Server | None = None
     try:
         while len(proxy.ready) < 2:
             time.sleep(0.05)
         loads = [threading.Thread(target=load) for _ in range(2)]
         for thread in loads:
             thread.start()
+        fresh = Server(*words)
         for cycle in range(30):
-            old = pair[cycle % 2]
+            old, new = pair[cycle % 2], fresh.wait()
             assert old is not None
-            fresh = Server(*words).wait()
+            fresh = Server(*words)  # for the next cycle: it starts while this one stops
             assert old.stop() == 0
-            pair[cycle % 2] = fresh
+            pair[cycle % 2] = new
             wanted = len(codes) + 35
-            while fresh.url not in proxy.ready or len(codes) < wanted:
+            while new.url not in proxy.ready or len(codes) < wanted:
                 assert all(thread.is_alive() for thread in loads)
                 time.sleep(0.02)
         stop.set()
@@ -187,6 +189,6 @@ def test_thirty_restarts_behind_a_proxy_drop_nobody(bundle: Path, figure):
     finally:
         stop.set()
         proxy.stop()
-        for server in pair:
+        for server in (*pair, fresh):
             if server is not None:
                 server.stop()
