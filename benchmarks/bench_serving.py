@@ -147,7 +147,7 @@ class Load:
                 low = middle
             else:
                 high = middle
-        for _ in range(6):
+        for _ in range(6 if low else 0):
             if found := self.holds(low, 3 * self._seconds):
                 return found
             low *= 0.9
