@@ -1,6 +1,7 @@
 """What an import loads, and what it costs, each in a fresh process.
 
-Times are processor times: they hold on a busy machine too.
+Times are processor times, which hold on a busy machine too, beside those of importing what
+any command line needs, so that they hold on a slow one.
 """
 
 import json
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+SPARED_BY_NOBODY = (sys.executable, "-c", "import typer, rich")
 HEAVY = {"faiss", "pandas", "polars", "pyarrow", "torch"}
 
 
@@ -20,10 +22,20 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+def spent(*command: str | Path) -> float:
+    """Processor seconds of a process, the least of some."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == 0, done.stderr
+    return min(seconds)
+
+
 def test_importing_the_package_is_quick_and_light():
-    code = "import time; t = time.process_time(); import dimerec; print(time.process_time() - t)"
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.2
+    assert spent(sys.executable, "-c", "import dimerec") < spent(*SPARED_BY_NOBODY)
     assert not loaded_by("import dimerec") & HEAVY
 
 
@@ -35,17 +47,9 @@ def test_help_is_quick_and_light():
     code = "import sys; sys.argv = ['dimerec', '--help']\nfrom dimerec.cli import main\n"
     code += "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code, e.code"
     assert not loaded_by(code) & HEAVY
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        shown = subprocess.run(
-            [Path(sys.executable).with_name("dimerec"), "--help"], capture_output=True, text=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert shown.returncode == 0, shown.stderr
-        assert "recommend" in shown.stdout
-    assert min(seconds) < 0.5
+    command = [Path(sys.executable).with_name("dimerec"), "--help"]
+    assert "recommend" in subprocess.run(command, capture_output=True, text=True).stdout
+    assert spent(*command) < 6 * spent(*SPARED_BY_NOBODY)  # two or three; with torch, thirteen
 
 
 def test_what_is_served_loads_neither_data_nor_training():
