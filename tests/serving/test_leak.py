@@ -11,7 +11,7 @@ import pytest
 
 from tests.serving.servers import Server, serving, token, token_settings
 
-REQUESTS, RELOADS, THREADS = 50_000, 20, 4
+REQUESTS, RELOADS, THREADS = 100_000, 20, 4
 BODY = json.dumps({"history": ["item 3", "item 9"], "user": "leak", "n": 10})
 
 
@@ -52,7 +52,7 @@ def test_nothing_grows(shelf: Path, tmp_path: Path, figure):
 
         for turn in range(4):  # warm: allocators, threads, caches
             reload(turn)
-            load(server, REQUESTS // RELOADS)
+            load(server, REQUESTS // 50)
         memory, descriptors, threads = [], [], []
         for turn in range(RELOADS):
             reload(turn)
@@ -61,12 +61,12 @@ def test_nothing_grows(shelf: Path, tmp_path: Path, figure):
             descriptors.append(process.num_fds())
             threads.append(process.num_threads())
         server.ask("/v1/reload", {"bundle": "one"}, headers=headers)
-    slope = np.polyfit(np.arange(RELOADS), memory, 1)[0]  # MiB a reload and 2,500 requests
+    slope = np.polyfit(np.arange(RELOADS), memory, 1)[0]  # MiB a reload and 5,000 requests
     figure(
         f"{REQUESTS:,} requests and {RELOADS} reloads: {memory[0]:.1f} to {memory[-1]:.1f} MiB, "
         f"slope {slope:.3f} MiB a reload; {descriptors[-1]} descriptors, {threads[-1]} threads"
     )
-    assert slope < 0.125, memory
+    assert slope < 0.25, memory
     assert memory[-1] < memory[0] + 8, memory
     assert max(descriptors[1:]) <= descriptors[0] + 2, descriptors
     assert max(threads) <= threads[0] + 1, threads
