@@ -97,7 +97,7 @@ class RetrievalIndex(ABC):
             raise DataError(f"queries must be [B, K >= 1, {self.width}], got {shape}")
         if n < 1:
             raise DataError(f"n must be at least 1, got {n}")
-        allowed = [None] * len(queries) if allow is None else list(allow)
+        allowed: list[Allowed | None] = [None] * len(queries) if allow is None else list(allow)
         if len(allowed) != len(queries):
             raise DataError(
                 f"allow must hold one set a query row: {len(queries)}, got {len(allowed)}"
