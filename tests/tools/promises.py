@@ -108,6 +108,7 @@ PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
             f"{S}load.py::test_redis_stops_and_comes_back_under_load_and_no_request_fails",
             f"{S}outage.py::test_a_store_that_goes_away_costs_histories_and_nothing_else",
             f"{S}calls.py::test_a_store_that_hangs_holds_nobody_up",
+            f"{S}remote_index.py::test_an_index_that_goes_away_costs_its_ranking_and_nothing_else",
             "tests/retrieval/test_remote.py::test_a_server_that_goes_away_is_given_up_in_time",
         ),
     ),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dimerec.evaluation.fidelity import Fidelity
 
 REPORT = "fidelity.json"
+RECALL, CODES = 0.97, "sq8"
 
 
 def index(
@@ -31,14 +32,14 @@ def index(
         typer.Option(
             metavar="SHARE", help="Share of exact search's 100 best items that must be found."
         ),
-    ] = 0.97,
+    ] = RECALL,
     codes: Annotated[
         str,
         typer.Option(
             metavar="NAME",
             help="How the cells hold vectors: sq8 (8 bits a coordinate) or flat (all 32).",
         ),
-    ] = "sq8",
+    ] = CODES,
     exact_up_to: Annotated[
         int | None,
         typer.Option(
@@ -46,6 +47,14 @@ def index(
             metavar="N",
             help="Build nothing for up to N items, for exact search is quick enough.  "
             "\\[default: 20000]",
+        ),
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Put the item vectors into a Qdrant server instead, for serve with index = URL. "
+            "The other options, of the bundle's own index, do not go with it.",
         ),
     ] = None,
     json: Json = False,
@@ -62,6 +71,10 @@ def index(
 
     The index goes to cache/index/ in the bundle and is used from then on. It
     is never required: remove it, and one is built as the bundle is opened.
+
+      dimerec index runs/ml --remote http://127.0.0.1:6333
+
+    This makes a collection in a Qdrant server, named after the item vectors.
     """
     from dimerec.errors import ConfigError
     from dimerec.retrieval import EXACT_ENOUGH
@@ -69,6 +82,10 @@ def index(
     if codes not in ("sq8", "flat"):
         raise ConfigError(f"--codes must be sq8 or flat, got {codes!r}")
     opened = open_bundle(bundle)
+    if remote is not None:
+        if data is not None or exact_up_to is not None or (recall, codes) != (RECALL, CODES):
+            raise ConfigError("--remote puts all vectors into a server as they are: leave the rest")
+        return _send(opened, remote, json)
     limit = EXACT_ENOUGH if exact_up_to is None else exact_up_to
     items = opened.vocabulary.size - 1
     if items <= limit:
@@ -83,6 +100,25 @@ def index(
         return output.document({"built": True, "path": opened.index_path, "fidelity": built})
     _show(built)
     output.line(f"Written to {opened.index_path}.")
+
+
+def _send(bundle: Any, url: str, json: bool) -> None:
+    """The bundle's item vectors as a collection of the server at `url`."""
+    import torch
+
+    from dimerec.errors import ConfigError
+    from dimerec.retrieval import remote
+
+    model = bundle.model()
+    if not model.has_vectors:
+        raise ConfigError(f"{bundle.config.model} counts; it has no item vectors to index")
+    with torch.inference_mode():
+        vectors = model.item_vectors().float().numpy()
+    name = remote.name(vectors)
+    remote.RemoteIndex.build(vectors, url=url, collection=name)
+    if json:
+        return output.document({"built": True, "items": len(vectors) - 1, "collection": name})
+    output.line(f"{len(vectors) - 1:,} items are in the collection {name} at {url}.")
 
 
 def _build(bundle: Any, data: Path | None, recall: float, codes: Literal["sq8", "flat"]) -> Any:

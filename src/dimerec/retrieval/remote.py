@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from dimerec.errors import DataError
-from dimerec.retrieval import RetrievalIndex, checked
+from dimerec.retrieval import RetrievalIndex, checked, storage
 from dimerec.retrieval.filters import Allowed
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 POINTS = 1000  # sent at once
+SAMPLE = 32  # items whose vectors are compared when a collection is opened
 COLLECTION, MEMORY = "dimerec", ":memory:"
 TIMEOUT = 2  # seconds
 
@@ -87,6 +88,43 @@ class RemoteIndex(RetrievalIndex):
         built._add(np.arange(1, len(vectors)), vectors[1:])
         return built
 
+    @classmethod
+    def of(cls, vectors: np.ndarray, *, url: str, api_key: str | None = None) -> Self:
+        """The collection `name` of these very vectors, which `build` made before.
+
+        Args:
+            vectors: float32 `[V, d]`.
+
+        Raises:
+            DataError: the server does not answer, or the collection is not there, short of items,
+                of another width, or (a sample is compared) of other vectors.
+        """
+        collection = name(vectors)
+        client = connect(url, api_key)
+        with _talking(collection):
+            there = client.collection_exists(collection)
+        if not there:
+            raise DataError(f"the Qdrant server at {url} has no collection {collection!r}")
+        found = cls(client, len(vectors), collection)
+        numbers = np.unique(np.linspace(1, max(1, len(vectors) - 1), SAMPLE).astype(np.int64))
+        with _talking(collection):
+            items = client.count(collection, exact=True).count
+            records = client.retrieve(
+                collection, numbers.tolist(), with_payload=False, with_vectors=True
+            )
+            held: dict[Any, Any] = {record.id: record.vector for record in records}
+            sample: Any = [held.get(n) for n in numbers.tolist()]
+            same = (found.width, items) == (vectors.shape[1], len(vectors) - 1) and (
+                not items or np.allclose(sample, vectors[numbers], 1e-3)
+            )
+        if not same:
+            raise DataError(
+                f"the Qdrant collection {collection!r} at {url} holds {items} vectors of "
+                f"{found.width}, which are not the {len(vectors) - 1} of {vectors.shape[1]} that "
+                f"it should hold; delete it (curl -X DELETE {url}/collections/{collection})"
+            )
+        return found
+
     def _add(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
         from qdrant_client import models
 
@@ -144,6 +182,11 @@ class RemoteIndex(RetrievalIndex):
         return _talking(self._collection)
 
 
+def name(vectors: np.ndarray) -> str:
+    """The name of the collection of these item vectors, float32 `[V, d]`: of no others."""
+    return f"{COLLECTION}-{storage.digest(vectors)[:16]}"
+
+
 def connect(url: str, api_key: str | None = None) -> "QdrantClient":
     """A client of the server at `url`; nothing is sent yet.
 
@@ -162,11 +205,12 @@ def connect(url: str, api_key: str | None = None) -> "QdrantClient":
 @contextmanager
 def _talking(collection: str) -> Iterator[None]:
     """What goes wrong on the way to the server, as one of our errors."""
+    from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     try:
         yield
-    except (ApiException, OSError, ValueError) as e:
+    except (ApiException, QdrantException, OSError, ValueError, TypeError, AssertionError) as e:
         detail = " ".join(str(e).split())[:200]
         raise DataError(
             f"the Qdrant collection {collection!r} does not answer as it should: {detail}"

@@ -24,6 +24,7 @@ from dimerec.errors import (
 from dimerec.serving import access, admission, docs, snapshot, wire
 from dimerec.serving.batcher import WorkerGone
 from dimerec.serving.engine import UnknownItem
+from dimerec.serving.remote_index import IndexUnavailable
 from dimerec.serving.routes import ROUTES, Call, Raw, Route
 from dimerec.serving.service import NotReady, Service
 
@@ -35,6 +36,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (DeadlineExceeded, 503, "deadline-exceeded"),
     (Overloaded, 503, "overloaded"),
     (StoreUnavailable, 503, "history-unavailable"),
+    (IndexUnavailable, 503, "index-unavailable"),
     (WorkerGone, 503, "worker-gone"),
     (NotReady, 503, "not-ready"),
     (access.Unauthenticated, 401, "unauthenticated"),

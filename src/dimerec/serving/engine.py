@@ -7,7 +7,7 @@ work in flight.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ from dimerec.vocabulary import Id
 
 logger = logging.getLogger(__name__)
 VERSION = 16  # hexadecimal digits of the bundle's digest
+OpenIndex = Callable[[np.ndarray], RetrievalIndex]
 WARM = (1, 2, 8, 1)  # batches of a warm-up
 
 
@@ -76,7 +77,7 @@ class Engine:
         cls,
         path: str | Path | Bundle,
         *,
-        index: Literal["auto", "exact"] | RetrievalIndex = "auto",
+        index: Literal["auto", "exact"] | RetrievalIndex | OpenIndex = "auto",
         compiled: bool = True,
         threads: int = 1,
     ) -> "Engine":
@@ -90,7 +91,8 @@ class Engine:
         Args:
             path: of a bundle, or one that is open.
             index: "auto" takes the one that `dimerec index` made, or that fits the number of items;
-                "exact" scores them all; or an index of the model's item vectors.
+                "exact" scores them all; or an index of the model's item vectors, or what makes one
+                of them, float32 `[V, d]`.
             compiled: use what `dimerec export` made.
             threads: of each call's matrix products and searches, at least 1.
 
@@ -121,6 +123,8 @@ class Engine:
                 found = index
             elif index == "exact":
                 found = ExactIndex.build(vectors)
+            elif callable(index):
+                found = index(vectors)
             else:
                 found = retrieval.index(vectors, bundle.index_path)
         return cls(bundle, model, vectors, found, encode, reason, threads)

@@ -195,13 +195,13 @@ ROUTES: tuple[Route, ...] = (
         *("GET", "/v1/similar", _similar, wire.SimilarResponse, "read"),
         "Items like one.",
         query=wire.SimilarQuery,
-        errors=(*BUSY, "not-found", "not-answerable"),
+        errors=(*BUSY, "index-unavailable", "not-found", "not-answerable"),
     ),
     Route(
         *("POST", "/v1/similar", _similar, wire.SimilarResponse, "read"),
         "Items like one.",
         request=wire.SimilarRequest,
-        errors=(*BUSY, "not-found", "not-answerable"),
+        errors=(*BUSY, "index-unavailable", "not-found", "not-answerable"),
     ),
     Route(
         *("POST", "/v1/events", _events, wire.EventsResponse, "ingest"),

@@ -18,6 +18,7 @@ from dimerec.serving.batcher import Batcher, Done
 from dimerec.serving.calls import StoreCalls
 from dimerec.serving.history import Event, HistoryStore, open_store
 from dimerec.serving.metrics import Metrics
+from dimerec.serving.remote_index import opener
 from dimerec.serving.settings import Settings
 from dimerec.serving.snapshot import HISTORY_UNAVAILABLE, Ask, Shelf, Snapshot
 from dimerec.serving.wire import Answer, RecommendRequest, Timings
@@ -53,7 +54,7 @@ class Service:
             ConfigError, StoreUnavailable: the store of histories cannot be opened.
         """
         self.settings = settings
-        self.shelf = Shelf(bundle, settings.threads)
+        self.shelf = Shelf(bundle, settings.threads, opener(settings))
         self.store: HistoryStore = open_store(settings.store)
         limits = settings.limits
         self.access = Access(settings)

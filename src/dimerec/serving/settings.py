@@ -75,6 +75,8 @@ class Settings(Struct, frozen=True):
     Attributes:
         host, port: where to listen; port 0 takes a free one.
         store: of histories: sqlite:///FILE, redis://HOST:PORT/DB or memory:.
+        index: URL of the Qdrant server that searches, http(s)://HOST:PORT, with what
+            `dimerec index --remote` put there; empty searches in this process.
         admin: from where admin routes may be called: "loopback", or "anywhere".
         drain: seconds after SIGTERM in which requests are still taken while `/ready` says no.
         threads: CPU threads of the model; one answers small batches soonest.
@@ -84,6 +86,7 @@ class Settings(Struct, frozen=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     store: str = "sqlite:///histories.db"
+    index: Annotated[str, Meta(pattern=r"^(https?://[^/?#@\s]+/?)?\Z")] = ""
     admin: Literal["loopback", "anywhere"] = "loopback"
     drain: Annotated[float, Meta(ge=0.0, le=600.0)] = 1.0
     threads: Positive = 1

@@ -15,8 +15,10 @@ from pathlib import Path
 import msgspec
 
 from dimerec import files
-from dimerec.errors import BundleError, ServingError
+from dimerec.errors import BundleError, DataError, ServingError
 from dimerec.recommender import Query, Recommendation
+from dimerec.serving.engine import Engine, OpenIndex
+from dimerec.serving.remote_index import IndexUnavailable
 from dimerec.serving.wire import Answer
 from dimerec.vocabulary import Id, Item
 
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 CURRENT = "CURRENT"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 HISTORY_UNAVAILABLE, MODEL_FAILED = "history-unavailable", "model-failed"
+INDEX_UNAVAILABLE = "index-unavailable"
 
 
 class BadName(ServingError):
@@ -51,19 +54,22 @@ class Snapshot:
         version: names the model in every answer: the start of the bundle's digest.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, index: OpenIndex | None = None) -> None:
         """
         Args:
             threads: of the model.
+            index: opens the index of the item vectors; without, it is the bundle's own.
 
         Raises:
-            BundleError: not a bundle, a broken one, or one whose answers are not its golden ones.
+            BundleError: not a bundle, a broken one, one whose answers are not its golden ones, or
+                one whose index cannot be opened.
         """
-        from dimerec.serving.engine import Engine
-
-        self._engine = Engine.open(path, threads=threads)
-        self._engine.check_golden()
-        self._engine.warm_up()
+        try:
+            self._engine = Engine.open(path, index=index or "auto", threads=threads)
+            self._engine.check_golden()
+            self._engine.warm_up()
+        except (DataError, IndexUnavailable) as e:
+            raise BundleError(f"{path}: {e}") from e
         self.name = path.name
         self.bundle = self._engine.bundle
         self.version = self._engine.version
@@ -102,6 +108,7 @@ class Snapshot:
         """The n items most like `item`, best first, and their scores.
 
         Raises:
+            IndexUnavailable: the index does not answer.
             ServingError: no such item, or a model that cannot say.
         """
         found = self._engine.similar(item, n)
@@ -120,6 +127,8 @@ class Snapshot:
         try:
             answers = self._engine.recommend(queries)
             return [(a, self._failure(q, a)) for q, a in zip(queries, answers, strict=True)]
+        except IndexUnavailable:
+            return self._popular(queries)
         except ServingError as e:
             if len(queries) == 1:
                 return [(e, None)]
@@ -129,6 +138,18 @@ class Snapshot:
                 plain = msgspec.structs.replace(queries[0], history=[])
                 return [(self._engine.recommend([plain])[0], MODEL_FAILED)]
         return [self._guarded([query])[0] for query in queries]
+
+    def _popular(
+        self, queries: Sequence[Query]
+    ) -> list[tuple[Recommendation | ServingError, str | None]]:
+        """Popular items without what was seen, where the index does not answer."""
+        replace = msgspec.structs.replace
+        plain = [
+            replace(q, history=[], exclude=q.exclude + q.history if q.hide_seen else q.exclude)
+            for q in queries
+        ]
+        reasons = [INDEX_UNAVAILABLE if any(self.describe(q.history)) else None for q in queries]
+        return list(zip(self._engine.recommend(plain), reasons, strict=True))
 
     def _failure(self, query: Query, answer: Recommendation) -> str | None:
         """A model with vectors that gives nothing for a known history gave NaN."""
@@ -140,11 +161,12 @@ class Snapshot:
 class Shelf:
     """Where bundles come from: one bundle, or a folder of bundles with a file `CURRENT`."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, index: OpenIndex | None = None) -> None:
         """
         Args:
             path: a bundle, a run folder with one, or a folder of bundles with a file `CURRENT`.
             threads: of the model.
+            index: see `Snapshot`.
 
         Raises:
             BundleError: none of these.
@@ -153,9 +175,10 @@ class Shelf:
             path = path / "bundle"
         self._path = path
         self._threads = threads
+        self._index = index
         self._folder = (path / CURRENT).is_file()
         self._lock = threading.Lock()
-        self.current = Snapshot(self._chosen(None), threads)
+        self.current = Snapshot(self._chosen(None), threads, index)
 
     def reload(self, name: str | None) -> tuple[Snapshot, Snapshot]:
         """Open the bundle called `name` (without: the one that is to be served, as it now is) and
@@ -171,7 +194,7 @@ class Shelf:
             raise ReloadRunning("another reload is under way; wait for it to end")
         try:
             began = time.monotonic()
-            fresh = Snapshot(self._chosen(name), self._threads)
+            fresh = Snapshot(self._chosen(name), self._threads, self._index)
             if name is not None:
                 files.write_file(self._path / CURRENT, name.encode() + b"\n")
             previous, self.current = self.current, fresh

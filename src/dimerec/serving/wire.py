@@ -119,7 +119,7 @@ class Answer(Struct, frozen=True):
         scores: theirs; the number of training events for popular items.
         source: "model" (from the history), "context" (from the context), or "popularity".
         degraded_reason: why the answer is not what it would be on a good day: null,
-            "history-unavailable" or "model-failed".
+            "history-unavailable", "index-unavailable" or "model-failed".
         filled: how many items at the end are popular ones because the model gave too few.
         unknown: ids of the history asked that the catalogue does not hold.
     """
