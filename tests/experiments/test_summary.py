@@ -66,6 +66,12 @@ def test_best_and_second_are_marked_from_the_numbers(made: Summary) -> None:
     assert "**" not in other.split("|")[2]
 
 
+def test_nobody_is_best_where_all_are_equal(made: Summary) -> None:
+    rows = [msgspec.structs.replace(r, metrics={"hr@20": [0.5, 0.25]}) for r in made.rows]
+    assert len(rows) > 1 and places(rows, "hr@20") == ("", "")
+    assert places(rows[:1], "hr@20") == (rows[0].label, "")
+
+
 def test_a_star_needs_a_small_p(made: Summary) -> None:
     best, _ = places(made.rows, "hr@20")
     row = next(r for r in made.rows if r.label == best)
