@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,10 +50,13 @@ def normal(seed: int, keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         shape: shape of one row's noise.
     """
     n = math.prod(shape)
-    first, second = (np.uint64(w) for w in divmod(key(seed, "normal"), 2**64))
-    state = mix(mix(np.asarray(keys, np.uint64) ^ first) + second)
-    counters = np.arange(1, (n + 1) // 2 + 1, dtype=np.uint64) * GOLDEN
-    words = mix(state[:, None] + counters)  # [B, n/2]: one word makes two normals
+    first, second = divmod(key(seed, "normal"), 2**64)
+    if len(keys) <= FEW:
+        states = [_mix(_mix(k ^ first) + second) for k in keys.tolist()]
+        state = np.array(states, np.uint64)
+    else:
+        state = mix(mix(np.asarray(keys, np.uint64) ^ np.uint64(first)) + np.uint64(second))
+    words = mix(state[:, None] + _counters((n + 1) // 2))  # [B, n/2]: one word, two normals
     high = (words >> np.uint64(32)).astype(np.float32)
     low = words.astype(np.uint32).astype(np.float32)
     radius = np.sqrt(np.float32(-2) * np.log((high + np.float32(0.5)) * np.float32(2**-32)))
@@ -64,7 +68,8 @@ def normal(seed: int, keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(flat[:, :n]).reshape(len(state), *shape)
 
 
-FEW = 4  # histories whose keys are made one by one
+FEW = 4  # numbers that are mixed one by one: for a few, whole numbers are quicker than arrays
+ALL = 2**64 - 1
 
 
 def history_keys(history: np.ndarray) -> np.ndarray:
@@ -84,15 +89,26 @@ def history_keys(history: np.ndarray) -> np.ndarray:
 
 
 def _key(numbers: list[int]) -> int:
-    """`history_keys` of one history: for a few, whole numbers are quicker than arrays."""
-    key, all_bits = 0, 2**64 - 1
+    """`history_keys` of one history."""
+    key = 0
     for number in numbers:
         if number:
-            mixed = ((key ^ number) + 0x9E3779B97F4A7C15) & all_bits
-            mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & all_bits
-            mixed = ((mixed ^ mixed >> 27) * 0x94D049BB133111EB) & all_bits
-            key = mixed ^ mixed >> 31
+            key = _mix((key ^ number) + 0x9E3779B97F4A7C15)
     return key
+
+
+def _mix(x: int) -> int:
+    """`mix` of one number of at least 0."""
+    x &= ALL
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & ALL
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & ALL
+    return x ^ x >> 31
+
+
+@lru_cache(8)
+def _counters(n: int) -> np.ndarray:
+    """1..n times the golden ratio of 64 bits, not to be written to."""
+    return np.arange(1, n + 1, dtype=np.uint64) * GOLDEN
 
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -162,8 +162,13 @@ def within(exclude: Sequence[np.ndarray] | None, rows: int, size: int) -> list[n
         return [np.zeros(0, np.int64)] * rows
     if len(exclude) != rows:
         raise DataError(f"exclude must hold one array a query row: {rows}, got {len(exclude)}")
-    out = [np.unique(np.asarray(e, np.int64)) for e in exclude]
-    return [e[(e > 0) & (e < size)] for e in out]
+    out = []
+    for e in exclude:
+        numbers = np.sort(np.asarray(e, np.int64), axis=None)
+        keep = (numbers > 0) & (numbers < size)
+        keep[1:] &= numbers[1:] != numbers[:-1]
+        out.append(numbers[keep])
+    return out
 
 
 def _distinct(numbers: np.ndarray | Sequence[int]) -> np.ndarray:

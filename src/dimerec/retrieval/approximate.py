@@ -102,6 +102,11 @@ class ApproximateIndex(LocalIndex):
         allow: list[Allowed | None],
     ) -> tuple[np.ndarray, np.ndarray]:
         users, interests, width = queries.shape
+        if users == 1 and allow[0] is None and not len(self.gone):  # what one request asks
+            many = self._fetched(n + len(exclude[0]))
+            found, best = self._candidates(queries, n, many, exclude, None, self.items)
+            if found.shape[1] == n and found.all():
+                return found, best
         numbers = np.zeros((users, n), np.int64)
         scores = np.full((users, n), -np.inf, np.float32)
         if len(self.gone):
@@ -171,7 +176,8 @@ class ApproximateIndex(LocalIndex):
             usable &= hidden[at] != keys
         ids = np.where(usable, ids, 0)
         products = np.matmul(self.vectors[ids], queries.transpose(0, 2, 1))  # [b, C, K]
-        scores = np.where(usable, products.max(axis=2), -np.inf).astype(np.float32, copy=False)
+        nearest = products.max(axis=2) if interests > 1 else products[:, :, 0]
+        scores = np.where(usable, nearest, np.float32(-np.inf))
         order = np.lexsort((ids, -scores), axis=-1)[:, :n]
         return ids[rows, order], scores[rows, order]
 
