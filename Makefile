@@ -41,7 +41,7 @@ demo: $(STAMP)  ## train on MovieLens and compare: table, recommendations, demo/
 	$(BIN)/dimerec demo --out demo
 
 test: $(STAMP)  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(STAMP)  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow

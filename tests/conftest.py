@@ -1,5 +1,6 @@
 """What every test runs under: checked shapes, one thread, repeatable Hypothesis examples."""
 
+import fcntl
 import json
 import os
 import signal
@@ -55,7 +56,10 @@ def figure(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     yield note
     if name := os.environ.get("DIMEREC_FIGURES"):
         noted = {t: text.format(**sums[t]) if t in sums else text for t, text in texts.items()}
-        path = request.config.rootpath / name
-        known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        kept = {t: text for t, text in known.items() if t.partition("[")[0] not in noted}
-        path.write_text(json.dumps({**kept, **noted}, indent=2, sort_keys=True) + "\n", "utf-8")
+        with (request.config.rootpath / name).open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
+            file.seek(0)
+            known = json.loads(file.read() or "{}")
+            kept = {t: text for t, text in known.items() if t.partition("[")[0] not in noted}
+            file.truncate(0)
+            file.write(json.dumps({**kept, **noted}, indent=2, sort_keys=True) + "\n")

@@ -8,10 +8,10 @@ import pytest
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing"], "nothing: no such directory"),
-        (["{run}", "--host", "0.0.0.0"], "there must be tokens"),
-        (["{run}", "--set", "limits.batch=0"], "limits.batch = 0"),
-        (["{run}", "--set", "nonsense=1"], "unknown key `nonsense`"),
+        (["nothing", "--port", "0"], "nothing: no such directory"),
+        (["{run}", "--port", "0", "--host", "0.0.0.0"], "there must be tokens"),
+        (["{run}", "--port", "0", "--set", "limits.batch=0"], "limits.batch = 0"),
+        (["{run}", "--port", "0", "--set", "nonsense=1"], "unknown key `nonsense`"),
         (["{run}", "--settings", "none.toml"], "none.toml: not readable settings"),
         (["{run}", "--port", "0", "--store", "mysql://x"], "mysql://x: not the URL of a store"),
         (["{run}", "--port", "0", "--store", "sqlite:////dev/null/x.db"], "/dev/null"),
