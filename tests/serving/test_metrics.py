@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+from dimerec.serving.metrics import Metrics
 from tests.serving.servers import Server
 
 
@@ -74,6 +75,17 @@ REQUESTS = [
     lambda turn: (f"/v1/users/u{turn}/history", None, (200,)),
     lambda turn: (f"/nowhere/{turn}", None, (404,)),
 ]
+
+
+def test_what_alerts_count_stands_at_zero_before_it_happens():
+    text = Metrics().text().decode()
+    for name, label, values in (
+        ("reloads", "result", ("served", "refused")),
+        ("store_errors", "operation", ("read", "append", "erase")),
+        ("events", "result", ("stored", "duplicate")),
+    ):
+        for value in values:
+            assert f'dimerec_{name}_total{{{label}="{value}"}} 0.0\n' in text
 
 
 def test_nobody_can_make_new_series(plain, figure):

@@ -57,6 +57,14 @@ class Metrics:
             registry=registry,
         )
         self.reloads = Counter("dimerec_reloads", "Reloads.", ["result"], registry=registry)
+        # a counter that first comes as 1 has not risen, for Prometheus: these begin at 0
+        for counter, values in (
+            (self.events, ("stored", "duplicate")),
+            (self.store_errors, ("read", "append", "erase")),
+            (self.reloads, ("served", "refused")),
+        ):
+            for value in values:
+                counter.labels(value)
         self.queued = Histogram(
             "dimerec_queue_seconds", "Waiting for the model.", buckets=SECONDS, registry=registry
         )

@@ -131,7 +131,8 @@ class GuardedIndex(RemoteIndex):
             before, self._down = self._down, True
             self._until = self.clock() + PAUSE
         if not before:
-            why = str(error) or f"no answer within {self.seconds:g} s"
+            late = f"no answer within {self.seconds:g} s, a quarter of limits.deadline"
+            why = str(error) or late
             logger.warning("popular items are answered until the remote index is back: %s", why)
 
 
