@@ -27,7 +27,7 @@ shortest history is less than 4 times as fast as the literal one, or recall is u
 other programs run, waiting for a processor hides the work: the processor's time is printed, too.
 
     python benchmarks/bench_link.py [--items 10000 100000 1000000] [--lengths 10 70]
-        [--seconds 6] [--dimension 12]
+        [--seconds 12] [--dimension 12]
 """
 
 import argparse
@@ -56,7 +56,7 @@ from dimerec.retrieval.tuning import tune
 from dimerec.serving.compiled import Encode, attach, exported, native
 from dimerec.vocabulary import Vocabulary
 
-N, ROUND = 100, 20  # items a request; requests of one link before it is the next one's turn
+N, ROUND = 100, 200  # items a request; requests of one link before it is the next one's turn
 SPREAD = 0.3  # of items in all directions, where it is 1 in the few
 DIMENSION = 12  # directions in which items vary
 TASTE = 200  # a history is some of the items nearest to one
@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 70])
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--dimension", type=int, default=DIMENSION)
     given = parser.parse_args()
     torch.set_num_threads(1)

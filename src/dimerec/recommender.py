@@ -286,7 +286,7 @@ class Recommender:
             scores = np.concatenate([scores, shelf.counts[more]])
         from_model = got > 0 or (len(asked.known) > 0 and not len(numbers))
         return Recommendation(
-            items=self._vocabulary.ids(numbers.tolist()),
+            items=self._vocabulary.ids(numbers),
             scores=scores.tolist(),
             source="model" if from_model else "popularity",
             filled=len(numbers) - got if from_model else 0,

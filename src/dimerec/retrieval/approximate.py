@@ -6,6 +6,7 @@ only the choice of candidates is approximate. Rows that come short are answered 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -155,30 +156,35 @@ class ApproximateIndex(LocalIndex):
         # one recall grow as the root. And enough for four times what is fetched, were all of one
         # size.
         probes = self.probes * (self.items / items) ** 0.5
-        parameters = self._faiss.SearchParametersIVF()
-        parameters.nprobe = min(self.cells, max(round(probes), -(-4 * fetch * self.cells // items)))
-        if allowed is not None:
+        nprobe = min(self.cells, max(round(probes), -(-4 * fetch * self.cells // items)))
+        if allowed is None:
+            parameters = _cells(nprobe)
+        else:
+            parameters = self._faiss.SearchParametersIVF()
+            parameters.nprobe = nprobe
             bits = allowed.bits  # FAISS keeps addresses alone: these must outlive the search
             selector = self._faiss.IDSelectorBitmap(len(bits), self._faiss.swig_ptr(bits))
             parameters.sel = selector
         _, ids = self._lists.search(queries.reshape(-1, width), fetch, params=parameters)
         ids = ids.reshape(users, interests * fetch)
+        ids.sort(axis=1)
         usable = ids > 0  # FAISS fills up with -1
         if interests > 1:
-            ids.sort(axis=1)
-            usable = ids > 0
             usable[:, 1:] &= ids[:, 1:] != ids[:, :-1]
         rows = np.arange(users)[:, None]
-        hidden = np.concatenate([r * self.size + e for r, e in enumerate(exclude)])
-        if len(hidden):  # ascending
+        hidden, keys = exclude[0], ids
+        if users > 1:
+            hidden = np.concatenate([r * self.size + e for r, e in enumerate(exclude)])
             keys = rows * self.size + ids
-            at = np.minimum(hidden.searchsorted(keys), len(hidden) - 1)
-            usable &= hidden[at] != keys
-        ids = np.where(usable, ids, 0)
-        products = np.matmul(self.vectors[ids], queries.transpose(0, 2, 1))  # [b, C, K]
+        if len(hidden):  # ascending
+            at = hidden.searchsorted(keys)
+            usable &= hidden.take(at, mode="clip") != keys
+        ids *= usable
+        near = self.vectors.take(ids, axis=0)  # [b, C, d]
+        products = np.matmul(near, queries.transpose(0, 2, 1))  # [b, C, K]
         nearest = products.max(axis=2) if interests > 1 else products[:, :, 0]
         scores = np.where(usable, nearest, np.float32(-np.inf))
-        order = np.lexsort((ids, -scores), axis=-1)[:, :n]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :n]  # equal ones by number
         return ids[rows, order], scores[rows, order]
 
     def _settings(self) -> dict[str, int | str]:
@@ -204,3 +210,13 @@ class ApproximateIndex(LocalIndex):
         built = cls(vectors, gone, codes=codes, probes=probes, lists=lists)
         built._file = path if mmap else None
         return built
+
+
+@lru_cache(64)
+def _cells(count: int) -> Any:
+    """What tells FAISS to search that many cells; not to be written to."""
+    import faiss
+
+    parameters = faiss.SearchParametersIVF()
+    parameters.nprobe = count
+    return parameters

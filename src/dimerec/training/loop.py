@@ -248,6 +248,7 @@ class _Training:
         state, model, config = self.state, self.model, self.config
         counting = isinstance(model, CountingModel)
         best = not counting and checkpoint.restore_best(self.out, state, model)
+        weights = "best" if best else "current"
         chosen = self.best() if state.best >= 0 else Validation(state.step, {})
         card = self.dataset.card
         with checkpoint.writing(self.out, "the bundle"):
@@ -262,6 +263,9 @@ class _Training:
                     "dataset": card.name,
                     "digest": self.dataset.digest,
                     "protocol": card.protocol.name,
+                    "weights": weights,
+                    "steps": state.step,
+                    "stopped": stopped,
                 },
                 overwrite=True,
             )
@@ -272,7 +276,7 @@ class _Training:
                 config=config.fingerprint,
                 dataset=self.dataset.digest,
                 stopped=stopped,
-                weights="best" if best else "current",
+                weights=weights,
                 steps=state.step,
                 best_step=chosen.step,
                 metric=config.training.metric,
