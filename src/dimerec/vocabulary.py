@@ -104,7 +104,7 @@ class Vocabulary:
             raise DataError(f"{path}: not a vocabulary ({e})") from e
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """What is known of an item from outside: a title and categories, both optional."""
 
     title: str | None = None

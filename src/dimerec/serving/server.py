@@ -1,6 +1,7 @@
 """The process: one socket, one event loop, and an end that drops nobody."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -56,6 +57,10 @@ def run(service: Service, bound: socket.socket, started: Callable[[], None]) -> 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             self.loop = asyncio.get_running_loop()
+            # What is loaded by now stays. A full collection looks at the rest, or it would hold
+            # every request up for 150 ms; bundles are freed without one when a reload drops them.
+            gc.collect()
+            gc.freeze()
             started()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
