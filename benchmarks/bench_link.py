@@ -31,6 +31,7 @@ other programs run, waiting for a processor hides the work: the processor's time
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -185,6 +186,8 @@ def measure(
     asked = [Query(ids, n=N, seed=row) for row, ids in enumerate((history - 1).tolist())]
     taken: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in links}
     answers = {name: [r.answer([q])[0] for q in asked[:ROUND]] for name, r in ready.items()}
+    gc.collect()
+    gc.freeze()  # as the server does
     same_answers([answers[name] for name, (model, _) in links.items() if model is first])
     fixed: list[float] = []
     end, turn = time.perf_counter() + seconds, 0
