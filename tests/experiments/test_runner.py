@@ -75,6 +75,17 @@ def test_results_of_another_plan_are_not_shown(done: Done) -> None:
     assert runner.current(longer, folder / "toy.jsonl") == []
 
 
+def test_a_row_of_another_name_is_another(done: Done) -> None:
+    folder, plan, results = done
+    first, *rest = plan.runs
+    renamed = msgspec.structs.replace(
+        plan, runs=[msgspec.structs.replace(first, label="Counts"), *rest]
+    )
+    left = runner.pending(renamed, results)
+    assert [(run.label, seed) for run, seed in left] == [("Counts", 0), ("Counts", 1)]
+    assert {r.label for r in runner.current(renamed, folder / "toy.jsonl")} == {"No diffusion"}
+
+
 def test_one_failure_does_not_lose_the_rest(tmp_path: Path) -> None:
     plan = written(tmp_path, PLAN.replace("seeds = [0, 1]", "seeds = [0]"))
     mark = fingerprint(plan, plan.runs[1], 0)

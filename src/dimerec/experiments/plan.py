@@ -86,6 +86,11 @@ class RunPlan(Struct, frozen=True):
     published: list[Target] = []
     waiting: bool = False
 
+    @property
+    def labels(self) -> list[str]:
+        """Of the rows that it gives: its own, and one for each variant."""
+        return [self.label, *(f"{self.label}, {v.label}" for v in self.variants)]
+
 
 class Published(Struct, frozen=True):
     """Numbers from elsewhere to stand beside ours.
@@ -171,8 +176,7 @@ def checked(plan: Plan, where: str) -> Plan:
     Raises:
         ConfigError: as `load`; the message begins with `where`.
     """
-    labels = [r.label for r in plan.runs]
-    labels += [f"{r.label}, {v.label}" for r in plan.runs for v in r.variants]
+    labels = [label for run in plan.runs for label in run.labels]
     twice = {name for name in labels if labels.count(name) > 1}
     if twice:
         raise ConfigError(f"{where}: two rows are labelled {min(twice)!r}")

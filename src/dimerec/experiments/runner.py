@@ -85,9 +85,9 @@ def read(path: Path) -> list[Result]:
 
 def pending(plan: Plan, done: list[Result]) -> list[tuple[RunPlan, int]]:
     """Runs whose results are not there yet, seed by seed."""
-    have = {r.fingerprint for r in done}
+    have = {(r.label, r.fingerprint) for r in done}
     todo = [(run, seed) for seed in plan.seeds for run in plan.runs]
-    return [(run, seed) for run, seed in todo if fingerprint(plan, run, seed) not in have]
+    return [(run, s) for run, s in todo if (run.label, fingerprint(plan, run, s)) not in have]
 
 
 def run(
@@ -142,8 +142,13 @@ def run(
 
 def current(plan: Plan, results: Path) -> list[Result]:
     """Results in the file that the plan as it stands now would give."""
-    marks = {fingerprint(plan, r, s) for r in plan.runs for s in plan.seeds}
-    return [r for r in read(results) if r.fingerprint in marks]
+    marks = {
+        (label, fingerprint(plan, run, s))
+        for run in plan.runs
+        for s in plan.seeds
+        for label in run.labels
+    }
+    return [r for r in read(results) if (r.label, r.fingerprint) in marks]
 
 
 def costs(plan: Plan, done: list[Result], work: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ from dimerec.config import Struct
 from dimerec.errors import DataError
 from dimerec.evaluation import comparison
 from dimerec.evaluation.evaluator import Evaluation
-from dimerec.experiments.plan import Curve, Plan, Published, RunPlan
+from dimerec.experiments.plan import Curve, Plan, Published
 from dimerec.experiments.runner import Result, ranks_folder
 from dimerec.experiments.study import StudyData
 from dimerec.experiments.tables import by_label
@@ -199,9 +199,8 @@ def _placed(plan: Plan, rows: list[Row], points: Mapping[str, tuple[float, str]]
     for run in plan.runs:
         if run.label in points:
             x, series = places[run.label] = points[run.label]
-            for v in run.variants:
-                name = f"{series}, {v.label}" if series else v.label
-                places[f"{run.label}, {v.label}"] = x, name
+            for label, v in zip(run.labels[1:], run.variants, strict=True):
+                places[label] = x, f"{series}, {v.label}" if series else v.label
     return [
         msgspec.structs.replace(r, x=places[r.label][0], series=places[r.label][1])
         if r.label in places
@@ -225,7 +224,7 @@ def _row(label: str, results: list[Result]) -> Row:
 
 def _leads(plan: Plan, rows: list[Row], work: Path) -> list[Lead]:
     """The leads of all metrics that a query has; none where the ranks of a row are not there."""
-    labels = {v: run for run in plan.runs for v in _labels(run)}
+    labels = {v: run for run in plan.runs for v in run.labels}
     metrics = [m for m in plan.metrics if m in comparison.FAMILY]
     pairs = {m: places(rows, m) for m in metrics}
     seeds = {r.label: r.seeds for r in rows}
@@ -243,10 +242,6 @@ def _leads(plan: Plan, rows: list[Row], work: Path) -> list[Lead]:
             leads.append(Lead(metric, best, second, gap.value, gap.low, gap.high, found.p))
     adjusted = comparison.statistics.holm([lead.p for lead in leads])
     return [msgspec.structs.replace(lead, p=p) for lead, p in zip(leads, adjusted, strict=True)]
-
-
-def _labels(run: RunPlan) -> list[str]:
-    return [run.label, *(f"{run.label}, {v.label}" for v in run.variants)]
 
 
 def _seed(result: Result) -> int:

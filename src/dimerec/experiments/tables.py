@@ -97,10 +97,7 @@ def cells(plan: Plan, results: list[Result]) -> list[list[str]]:
 
 def by_label(plan: Plan, results: Iterable[Result]) -> dict[str, list[Result]]:
     """Results of each row, in the plan's order."""
-    rows: dict[str, list[Result]] = {}
-    for run in plan.runs:
-        rows[run.label] = []
-        rows.update({f"{run.label}, {v.label}": [] for v in run.variants})
+    rows: dict[str, list[Result]] = {label: [] for run in plan.runs for label in run.labels}
     for result in results:
         rows[result.label].append(result)
     return rows
