@@ -1,0 +1,32 @@
+"""Figures of benchmarks in the documentation are those of the result files."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LINKS = {"compiled": "compiled", "compiled, one step": "one step", "Algorithm 2": "literal"}
+
+
+def read(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def test_the_links_table_is_that_of_the_last_run():
+    (row,) = [r for r in read("link")["rows"] if (r["items"], r["length"]) == (1_000_000, 10)]
+    page = (ROOT / "docs" / "export.md").read_text("utf-8")
+    for label, link in LINKS.items():
+        found = row["links"][link]
+        times = [found[name] for name in ("p50_us", "p99_us", "p99_quiet_us")]
+        assert f"| {label} | {' | '.join(f'{t:,.0f}' for t in times)} |" in page
+    assert f"{row['faster']:.1f} times" in page and f"recall@100 {row['recall@100']:.3f}" in page
+
+
+def test_the_services_rate_is_that_of_the_last_run():
+    result = read("serving")
+    page = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    peak = result["peak"]
+    assert f"{peak['rate']:,.0f} requests a second (p50 {peak['p50_ms']:.1f} ms)" in page
+    for row in result["beyond"]:
+        assert f"{row['over']['goodput']:,.0f} at {row['times']} times" in page
+        assert not row["over"]["refused_without_retry_after"]
+        assert set(row["over"]["statuses"]) <= {"200", "503"}
