@@ -72,6 +72,14 @@ def test_nobody_is_best_where_all_are_equal(made: Summary) -> None:
     assert places(rows[:1], "hr@20") == (rows[0].label, "")
 
 
+def test_the_least_unequal_is_best(made: Summary) -> None:
+    rows = [
+        msgspec.structs.replace(r, metrics={"gini@20": [0.9 - 0.1 * at]})
+        for at, r in enumerate(made.rows)
+    ]
+    assert places(rows, "gini@20")[0] == rows[-1].label
+
+
 def test_a_star_needs_a_small_p(made: Summary) -> None:
     best, _ = places(made.rows, "hr@20")
     row = next(r for r in made.rows if r.label == best)

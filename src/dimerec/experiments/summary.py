@@ -183,12 +183,14 @@ def read(file: Path) -> Summary:
 def places(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     """Labels of the best and the second best row by their mean over seeds; "" where there is none.
 
-    Larger is better. Rows without the metric do not compete, and nobody wins where all are equal.
+    Larger is better, save for a Gini index, which measures inequality. Rows without the metric do
+    not compete, and nobody wins where all are equal.
     """
     known = [r for r in rows if metric in r.metrics]
     if len({tuple(r.metrics[metric]) for r in known}) < 2 <= len(known):
         return "", ""
-    order = sorted(known, key=lambda r: -mean(r.metrics[metric]))
+    sign = 1 if metric.startswith("gini") else -1
+    order = sorted(known, key=lambda r: sign * mean(r.metrics[metric]))
     names = [r.label for r in order] + ["", ""]
     return names[0], names[1]
 
