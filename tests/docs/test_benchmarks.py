@@ -18,6 +18,8 @@ def test_the_links_table_is_that_of_the_last_run():
         found = row["links"][link]
         times = [found[name] for name in ("p50_us", "p99_us", "p99_quiet_us")]
         assert f"| {label} | {' | '.join(f'{t:,.0f}' for t in times)} |" in page
+    median = row["links"]["compiled"]["p50_us"] / 1000
+    assert f"takes {median:.2f} ms on one core" in (ROOT / "README.md").read_text("utf-8")
     assert f"{row['faster']:.1f} times" in page and f"recall@100 {row['recall@100']:.3f}" in page
 
 
