@@ -1,8 +1,11 @@
 """What a server does before the first request."""
 
+import socket
 import subprocess
 import sys
 
+from dimerec.serving import server
+from dimerec.serving.settings import load
 from tests.serving import servers
 
 SCRIPT = """
@@ -31,3 +34,10 @@ def test_what_is_loaded_is_no_matter_to_collections_and_goes_with_a_reload(tmp_p
     words = [sys.executable, "-c", SCRIPT, str(tmp_path / "bundle")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=servers.PATIENCE)
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
+
+
+def test_no_answer_waits_for_an_acknowledgement():
+    with server.listen(load(None, ["port=0"])) as bound:
+        bound.setblocking(True)
+        with socket.create_connection(bound.getsockname()), bound.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

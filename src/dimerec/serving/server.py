@@ -23,6 +23,9 @@ def listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port} ({e.strerror}); "
             "choose another with --host and --port"
         ) from e
+    # asyncio does this for sockets that name their protocol alone, and these do not. Without it an
+    # answer's body waits until its head is acknowledged, 40 ms on a kept connection.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bound.setblocking(False)
     return bound
 
