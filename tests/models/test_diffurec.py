@@ -10,6 +10,7 @@ from dimerec import config, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
+from dimerec.models import diffurec
 from dimerec.models.diffurec import Approximator, Block, Config, Model, inject
 
 V, L = 20, 5
@@ -34,7 +35,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def histories() -> Tensor:
     items = torch.randint(1, V, (4, L), generator=torch.Generator().manual_seed(0))
-    items[1, :2] = 0
+    items[1, :2], items[3, :4] = 0, 0
     return items
 
 
@@ -57,7 +58,7 @@ def test_lambda_has_delta_for_mean_and_standard_deviation() -> None:
 class LastOf(nn.Module):
     """An Approximator that answers with the injected last item."""
 
-    def forward(self, z: Tensor, history: Tensor) -> Tensor:
+    def forward(self, z: Tensor, seen: Tensor) -> Tensor:
         return z[:, -1]
 
 
@@ -97,7 +98,7 @@ def test_a_coordinate_draws_its_lambda_anew_at_every_step() -> None:
     kept: list[Tensor] = []
 
     class Capture(nn.Module):
-        def forward(self, z: Tensor, history: Tensor) -> Tensor:
+        def forward(self, z: Tensor, seen: Tensor) -> Tensor:
             kept.append(z.detach())
             return torch.zeros(len(z), 8)
 
@@ -157,9 +158,10 @@ def test_attention_with_and_without_the_stock_kernel_agree() -> None:
     made = Config(width=8, layers=2, heads=2, dropout=1e-9)
     with randomness.torch_scope(0, "init"):
         net = Approximator(made)
-    z, history = normal(4, 4, L, 8), histories()
-    dropped = net(z, history, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(net(z, history), dropped)
+    z, seen = normal(4, 4, L, 8), histories() > 0
+    for given in (seen, None):
+        dropped = net(z, given, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(net(z, given), dropped)
 
 
 def test_a_history_is_a_set_with_a_marked_last_item() -> None:
@@ -186,8 +188,11 @@ def test_the_noise_of_a_position_is_counted_from_the_end() -> None:
         assert moved == (row < 6 or row >= 6 + L - 2), row
 
 
-def test_the_loss_against_a_plain_loop() -> None:
-    """One example at a time, the softmax over all items written out."""
+@pytest.mark.parametrize("piece", [1, 2, 128])
+def test_the_loss_against_a_plain_loop(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One example at a time, the softmax over all items written out; rows are read in pieces of
+    like lengths here, whole and padded there."""
+    monkeypatch.setattr(diffurec, "PIECE", piece)
     model = build(dropout=0.0, item_dropout=0.0, uncertainty=0.2)
     history, empty = histories(), torch.zeros(0, dtype=torch.int64)
     targets = torch.randint(1, V, (4, L), generator=torch.Generator().manual_seed(9))
@@ -210,7 +215,7 @@ def test_the_loss_against_a_plain_loop() -> None:
                 for i, item in enumerate(history[row].tolist())
             ]
         )
-        query = model.approximator(z.unsqueeze(0), history[row : row + 1])[0]
+        query = model.approximator(z.unsqueeze(0), history[row : row + 1] > 0)[0]
         logits = [float((query @ model.items.weight[v]).detach()) for v in range(1, V)]
         total += math.log(sum(math.exp(v) for v in logits)) - logits[target - 1]
     assert float(got.detach()) == pytest.approx(total / 3, rel=1e-4)

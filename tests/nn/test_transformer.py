@@ -47,6 +47,21 @@ def test_attention_with_and_without_the_stock_kernel_agree() -> None:
     torch.testing.assert_close(plain, dropped)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_each_element_is_dropped_by_itself_at_the_given_rate(rate: float) -> None:
+    """Four elements share a draw of the generator: neighbours must still be independent."""
+    shape = 501, 401  # no multiple of four
+    y = dropout(torch.full(shape, 2.0), rate, torch.Generator().manual_seed(3)).flatten()
+    kept = (y != 0).double()
+    share = float(kept.mean())
+    error = (rate * (1 - rate) / len(y)) ** 0.5
+    assert abs(share - (1 - rate)) < 4 * error + 2**-16
+    assert y[y != 0].unique().tolist() == [pytest.approx(2 / (1 - rate), rel=2**-16 / (1 - rate))]
+    for lag in (1, 2, 3, 4):
+        together = float((kept[lag:] * kept[:-lag]).mean())
+        assert abs(together - share**2) < 5 * share * (1 - share) / len(y) ** 0.5 + 1e-9
+
+
 def test_dropout_keeps_the_mean_and_draws_from_its_generator() -> None:
     x = torch.ones(200_000)
     rng = torch.Generator().manual_seed(0)

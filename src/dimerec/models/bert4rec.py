@@ -37,7 +37,7 @@ from dimerec.config import Positive, Rate, Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
-from dimerec.nn.transformer import dropout
+from dimerec.nn.transformer import attention, dropout
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -108,13 +108,7 @@ class Block(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.q, self.k, self.v)
         )  # [B, heads, W, d / heads]
-        if rng is None or self.rate == 0:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        else:  # the stock kernel draws its dropout from the global generator
-            scores = (q @ k.transpose(2, 3)) / q.shape[-1] ** 0.5
-            weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            mixed = dropout(weights, self.rate, rng) @ v
-        mixed = self.o(mixed.transpose(1, 2).flatten(2))
+        mixed = self.o(attention(q, k, v, seen, self.rate, rng))
         x = self.norm1(x + dropout(mixed, self.rate, rng))
         hidden = self.outer(F.gelu(self.inner(x)))
         return self.norm2(x + dropout(hidden, self.rate, rng))

@@ -20,12 +20,11 @@ Where this file differs from the code:
   over as many steps as the width.
 """
 
-import math
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from msgspec import Meta
 from torch import Generator, Tensor, nn
 
@@ -38,7 +37,10 @@ from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.steps import StepMLP
-from dimerec.nn.transformer import dropout
+from dimerec.nn.transformer import attention, dropout
+
+
+PIECE = 128  # rows of a batch that are read together, of like lengths
 
 
 class Config(Struct, frozen=True):
@@ -94,9 +96,9 @@ class Block(nn.Module):
             nn.init.xavier_normal_(layer.weight)
 
     def forward(
-        self, x: Float[Tensor, "N L d"], seen: Tensor, rng: Generator | None, last: bool
+        self, x: Float[Tensor, "N L d"], seen: Tensor | None, rng: Generator | None, last: bool
     ) -> Tensor:
-        """`seen` is bool `[N, 1, 1, L]`; `last` asks for the last position alone, `[N, 1, d]`."""
+        """`seen` is bool `[N, 1, 1, L]`, None for all; `last` asks for the last position alone, `[N, 1, d]`."""
         normed = self.norm1(x)
         if last:
             x = x[:, -1:]
@@ -108,13 +110,7 @@ class Block(nn.Module):
                 (self.v, normed),
             )
         )  # [N, heads, L, d / heads]
-        if rng is None or self.rate == 0:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        else:  # the stock kernel draws its dropout from the global generator
-            scores = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[-1])
-            weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            mixed = dropout(weights, self.rate, rng) @ v
-        x = x + dropout(self.o(mixed.transpose(1, 2).flatten(2)), self.rate, rng)
+        x = x + dropout(self.o(attention(q, k, v, seen, self.rate, rng)), self.rate, rng)
         inner = dropout(F.gelu(self.inner(self.norm2(x)), approximate="tanh"), self.rate, rng)
         x = x + dropout(self.outer(inner), self.rate, rng)
         return dropout(x, self.rate, rng)
@@ -132,12 +128,16 @@ class Approximator(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-8)
 
     def forward(
-        self, z: Float[Tensor, "N L d"], history: Int[Tensor, "N L"], rng: Generator | None = None
+        self,
+        z: Float[Tensor, "N L d"],
+        seen: Bool[Tensor, "N L"] | None = None,
+        rng: Generator | None = None,
     ) -> Float[Tensor, "N d"]:
-        """The state of the last position; `rng` drives dropout, None switches it off."""
-        seen = history > 0
-        seen[:, -1] = True  # so that an empty history attends to something
-        seen = seen[:, None, None]
+        """The state of the last position, from what is `seen` and itself; None sees all. `rng`
+        drives dropout, None switches it off."""
+        if seen is not None:
+            last = torch.arange(z.shape[1], device=z.device) == z.shape[1] - 1
+            seen = (seen | last)[:, None, None]  # an empty history attends to something
         for depth, block in enumerate(self.blocks, 1):
             z = block(z, seen, rng, last=depth == len(self.blocks))
         return self.norm(dropout(z[:, -1], self.rate, rng))
@@ -185,8 +185,17 @@ class Model(SequentialModel):
         noise = torch.randn(x0.shape, generator=rng, device=device)
         draws = torch.randn((*history.shape, self.width), generator=rng, device=device)
         x = self.space.diffuse(x0, t, noise) + F.embedding(t, self.step())
-        z = inject(self.embed(history, rng), x, draws, self.config.uncertainty)
-        predicted = self.approximator(z, history, rng).unsqueeze(1)
+        predicted = torch.empty_like(x0)
+        lengths = (history > 0).sum(1)
+        for rows in lengths.argsort().split(PIECE):  # without positions, padding can be cut off
+            shortest, longest = int(lengths[rows[0]]), int(lengths[rows[-1]])
+            part = slice(history.shape[1] - max(longest, 1), None)
+            items = history[rows, part]
+            embedded = self.embed(items, rng)
+            z = inject(embedded, x[rows], draws[rows, part], self.config.uncertainty)
+            seen = None if shortest == items.shape[1] else items > 0
+            predicted[rows] = self.approximator(z, seen, rng)
+        predicted = predicted.unsqueeze(1)
         name = self.config.softmax.loss
         return LossParts({name: softmax_loss(candidates, predicted)}, {name: 1.0})
 
@@ -199,7 +208,7 @@ class Model(SequentialModel):
         def denoise(x: Tensor, t: int) -> Tensor:
             draws = spread.roll(turn[t], dims=-1)
             z = inject(items, x + step[t], draws, self.config.uncertainty)
-            return self.approximator(z, history)
+            return self.approximator(z, history > 0)
 
         return sample(denoise, self.space, chain.transpose(0, 1), self.steps).unsqueeze(1)
 
