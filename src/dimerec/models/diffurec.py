@@ -39,7 +39,6 @@ from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.steps import StepMLP
 from dimerec.nn.transformer import attention, dropout
 
-
 PIECE = 128  # rows of a batch that are read together, of like lengths
 
 
@@ -98,7 +97,8 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "N L d"], seen: Tensor | None, rng: Generator | None, last: bool
     ) -> Tensor:
-        """`seen` is bool `[N, 1, 1, L]`, None for all; `last` asks for the last position alone, `[N, 1, d]`."""
+        """`seen` is bool `[N, 1, 1, L]`, None for all; `last` asks for the last position alone,
+        `[N, 1, d]`."""
         normed = self.norm1(x)
         if last:
             x = x[:, -1:]

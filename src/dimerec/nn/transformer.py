@@ -47,7 +47,8 @@ def attention(
     rng: Generator | None,
 ) -> Float[Tensor, "B Q hc"]:
     """Scaled dot-product attention of h heads of width c over what is `seen`, which spreads to
-    `[B, h, Q, L]` (None: all); heads side by side. Weights are dropped at `rate` where there is a `rng`."""
+    `[B, h, Q, L]` (None: all); heads side by side. Where there is a `rng`, weights are dropped at
+    `rate`."""
     if rng is None or rate == 0:
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     else:  # the stock kernel draws its dropout from the global generator
