@@ -64,6 +64,8 @@ bench-serving: $(STAMP)  ## the highest rate that holds p99 under 10 ms, and 2 a
 docs: $(STAMP)  ## render the generated pages of docs/
 	$(BIN)/python -m tests.tools.paper_map
 	$(BIN)/python -m tests.tools.promises
+	$(BIN)/python -m tests.tools.cost_page
+	$(BIN)/python -m tests.tools.model_results
 	$(BIN)/dimerec reproduce experiments/*.toml --show --page docs/results.md
 
 clean:  ## remove what the tools left behind, .venv and data aside

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from tests.tools import cost_page
+
 ROOT = Path(__file__).parents[2]
 LINKS = {"compiled": "compiled", "compiled, one step": "one step", "Algorithm 2": "literal"}
 
@@ -32,3 +34,21 @@ def test_the_services_rate_is_that_of_the_last_run():
         assert f"{row['over']['goodput']:,.0f} at {row['times']} times" in page
         assert not row["over"]["refused_without_retry_after"]
         assert set(row["over"]["statuses"]) <= {"200", "503"}
+
+
+def test_the_cost_page_is_that_of_the_last_run():
+    assert cost_page.PAGE.read_text("utf-8") == cost_page.rendered(), "run `make docs`"
+    result = cost_page.result()
+    steps = [row for row in result["rows"] if row["moved"] == "T"]
+    assert [row["value"] for row in steps] == [1, 5, 20, 50, 100]
+    picture = cost_page.FIGURE.read_text("utf-8")
+    assert all(f"{letter}, {text}" in picture for letter, text in cost_page.MEANING.items())
+
+
+def test_how_fast_models_train_is_that_of_the_last_run():
+    found = read("models")["targets_per_cpu_second"]
+    assert set(found) == {"sasrec", "dreamrec", "diffurec"}
+    for name, one in found.items():
+        page = (ROOT / "docs" / "models" / f"{name}.md").read_text("utf-8")
+        assert f"{one['here']:,.0f}\ntargets a second of training, {one['ratio']:.2f} times" in page
+        assert one["ratio"] >= one["promised"]

@@ -6,6 +6,7 @@ import pytest
 
 from dimerec.experiments import reproduce, runner, summary, tables
 from dimerec.experiments.plan import load
+from tests.tools import model_results
 
 ROOT = Path(__file__).parents[2]
 PLANS = {path: load(path) for path in sorted((ROOT / "experiments").glob("*.toml"))}
@@ -36,6 +37,11 @@ def test_rows_of_one_plan_share_data_and_protocol(path: Path) -> None:
     cards = [r.card for r in runner.current(PLANS[path], RESULTS[path])]
     for name in ("digest", "split", "positions", "queries", "hide_seen", "candidates", "ties"):
         assert len({str(card[name]) for card in cards}) == 1, name
+
+
+@pytest.mark.parametrize("page", sorted(model_results.PAGES.glob("*.md")), ids=lambda p: p.stem)
+def test_a_models_page_has_its_results(page: Path) -> None:
+    assert page.read_text("utf-8") == model_results.rendered(page), "run `make docs`"
 
 
 def test_the_readme_quotes_the_page() -> None:

@@ -12,10 +12,11 @@ import json
 import sys
 from pathlib import Path
 
+from tests.tools import marked
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "serving.md"
 FIGURES = ROOT / "docs" / "serving" / "figures.json"
-BEGIN, END = "<!-- promises -->", "<!-- end of promises -->"
 S = "tests/serving/test_"
 PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -180,10 +181,7 @@ def table() -> str:
 
 def rendered() -> str:
     """The page with the table in its place."""
-    text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    return marked.replaced(PAGE.read_text("utf-8"), "promises", table())
 
 
 def missing() -> list[str]:
