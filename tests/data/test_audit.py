@@ -24,12 +24,14 @@ def users(seed: int = 0, number: int = 60, items: int = 40) -> tuple[list, list]
 def cut(path: Path, sequences: list, times: list, name) -> Dataset:
     """A dataset really cut by the protocol `name`."""
     offsets, values = flat(times)
-    names = Vocabulary([f"u{r}" for r in range(len(times))])
+    numbers: list[Id] = list(range(len(times)))
+    names = Vocabulary(numbers)
     parts = ["train"] * len(times) + ["valid"] * 5 + ["test"] * 5
-    given: dict[Id, str] = {f"u{r}": part for r, part in enumerate(parts[-len(times) :])}
+    given: dict[Id, str] = dict(enumerate(parts[-len(times) :]))
     ends = split(Protocol(name=name), offsets=offsets, times=values, users=names, given=given)
     pairs = list(zip(ends.train_end.tolist(), ends.valid_end.tolist(), strict=True))
-    return make(path, sequences, pairs, times=times, protocol=name, cuts=ends.protocol.cuts)
+    cuts = ends.protocol.cuts
+    return make(path, sequences, pairs, times=times, protocol=name, cuts=cuts, users=numbers)
 
 
 def eights(number: int, n: int) -> list[tuple[int, int]]:
@@ -140,6 +142,16 @@ def test_events_across_a_global_cut_fail(tmp_path: Path) -> None:
 def test_sessions_out_of_time_fail(tmp_path: Path, ends, wrong: int) -> None:
     times = [[10, 20], [11, 30], [5, 40], [1, 50]]  # in order of their last event
     dataset = make(tmp_path / "d", [[1, 2]] * 4, ends, times=times, protocol="sessions-by-time")
+    found = finding(audit(dataset), "future")
+    assert (found.level, found.numbers) == ("fail" if wrong else "ok", {"sessions": wrong})
+
+
+@pytest.mark.parametrize(("ends", "wrong"), [([(2, 2), (2, 2), (0, 2), (0, 0)], 0),
+                                             ([(2, 2), (0, 2), (2, 2), (0, 0)], 1)])  # fmt: skip
+def test_sessions_out_of_order_fail(tmp_path: Path, ends, wrong: int) -> None:
+    dataset = make(
+        tmp_path / "d", [[1, 2]] * 4, ends, protocol="sessions-in-order", users=[7, 8, 9, 11]
+    )
     found = finding(audit(dataset), "future")
     assert (found.level, found.numbers) == ("fail" if wrong else "ok", {"sessions": wrong})
 

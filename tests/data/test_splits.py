@@ -60,6 +60,20 @@ def test_a_part_without_a_share_is_empty() -> None:
     assert [got.count(p) for p in ("train", "valid", "test")] == [5, 0, 5]
 
 
+@given(ids=st.lists(st.integers(-50, 10**12), min_size=3, max_size=40, unique=True))
+def test_sessions_in_order_go_by_number_whatever_the_order_of_the_file(ids: list[int]) -> None:
+    got = parts(cut(Protocol(name="sessions-in-order"), [[0, 1]] * len(ids), ids), [2] * len(ids))
+    part = dict(zip(ids, got, strict=True))
+    held = max(1, math.floor(len(ids) / 10 + 0.5))
+    wanted = ["train"] * (len(ids) - 2 * held) + ["valid"] * held + ["test"] * held
+    assert [part[i] for i in sorted(ids)] == wanted
+
+
+def test_sessions_in_order_need_numbers() -> None:
+    with pytest.raises(DataError, match="'u000' is no number: take users-8-1-1"):
+        cut(Protocol(name="sessions-in-order"), [[0, 1]] * 4)
+
+
 @given(times=timelines)
 def test_sessions_by_time_against_sorting(times: list[list[int]]) -> None:
     if times_are_positions(*flat(times)):

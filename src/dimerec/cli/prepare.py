@@ -31,6 +31,7 @@ def prepare(
             metavar="NAME",
             help="How to cut into training, validation and test: users-8-1-1 (whole users, "
             "shuffled by --seed), sessions-by-time (whole sessions, the latest test), "
+            "sessions-in-order (the same by their numbers, for logs without times), "
             "leave-one-out (each user's last event tests), global-time (two points in time), "
             "given (see --given).",
         ),

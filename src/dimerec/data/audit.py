@@ -31,5 +31,7 @@ def audit(dataset: Dataset) -> Audit:
     checks = [leakage.content, leakage.order, leakage.boundaries, leakage.duplicates]
     if not times_are_positions(dataset.offsets, dataset.times):
         checks += [leakage.future, quality.ties]
+    elif dataset.card.protocol.name == "sessions-in-order":
+        checks.append(leakage.future)
     checks += [quality.queries, quality.repeats, quality.cold, quality.drift, quality.bots]
     return Audit(dataset.card.name, dataset.digest, tuple(check(dataset) for check in checks))

@@ -5,7 +5,7 @@ import numpy as np
 from dimerec.data.dataset import Dataset
 from dimerec.data.findings import Finding, Level, positions, rows, same_user
 from dimerec.data.queries import hashed
-from dimerec.data.splits import times_are_positions
+from dimerec.data.splits import numbered, times_are_positions
 from dimerec.errors import DataError
 
 DISTINCT = 5  # items a session needs before its twin is no chance: see `duplicates`
@@ -97,8 +97,9 @@ def future(dataset: Dataset) -> Finding:
 
     "global-time": training before the first cut, validation before the second, test after it.
     "sessions-by-time": no training session ends after an evaluation session, nor a validation
-    session after a test session. Other protocols train on events later than their targets by
-    design: that warns with the share of test targets older than the latest training event.
+    session after a test session; "sessions-in-order": the same of their numbers. Other protocols
+    train on events later than their targets by design: that warns with the share of test targets
+    older than the latest training event.
     """
     protocol = dataset.card.protocol
     train, valid, test = (dataset.segment(s) for s in ("train", "valid", "test"))
@@ -110,8 +111,9 @@ def future(dataset: Dataset) -> Finding:
         wrong += int((test & (times < second)).sum())
         message = f"{wrong} events stand on the wrong side of the cuts {first}, {second}"
         return Finding("fail" if wrong else "ok", "future", {"events": wrong}, message)
-    if protocol.name == "sessions-by-time":
-        ends = times[dataset.offsets[1:] - 1]
+    if protocol.name in ("sessions-by-time", "sessions-in-order"):
+        by_time = protocol.name == "sessions-by-time"
+        ends = times[dataset.offsets[1:] - 1] if by_time else numbered(dataset.users)
         n = np.diff(dataset.offsets)
         is_train, is_test = dataset.train_end > 0, (dataset.valid_end < n)
         is_valid = ~is_train & ~is_test
@@ -119,7 +121,9 @@ def future(dataset: Dataset) -> Finding:
         wrong = int((ends[is_train] > sooner).sum())
         if is_test.any():
             wrong += int((ends[is_valid] > ends[is_test].min()).sum())
-        message = f"{wrong} sessions end after a session of a later part"
+        message = (
+            f"{wrong} sessions {'end' if by_time else 'stand'} after a session of a later part"
+        )
         return Finding("fail" if wrong else "ok", "future", {"sessions": wrong}, message)
     if not train.any() or not test.any():
         return Finding("ok", "future", {}, "nothing to compare")

@@ -16,7 +16,9 @@ from dimerec.errors import DataError
 from dimerec.randomness import stream
 from dimerec.vocabulary import Id, Vocabulary
 
-Name = Literal["users-8-1-1", "sessions-by-time", "leave-one-out", "global-time", "given"]
+Name = Literal[
+    "users-8-1-1", "sessions-by-time", "sessions-in-order", "leave-one-out", "global-time", "given"
+]
 PROTOCOLS: tuple[str, ...] = get_args(Name)
 Boundaries = tuple[np.ndarray, np.ndarray]
 TRAIN, VALID, TEST = 0, 1, 2
@@ -78,12 +80,15 @@ def split(
     if name in ("sessions-by-time", "global-time") and times_are_positions(offsets, times):
         raise DataError(
             f"{name} needs event times, but this log has none: name its time column, "
-            "or take users-8-1-1 or leave-one-out"
+            "or take users-8-1-1, leave-one-out or, where sessions are numbered in the order of "
+            "time, sessions-in-order"
         )
     if name == "users-8-1-1":
         ends = users_8_1_1(offsets, users, protocol.seed, protocol.fractions)
     elif name == "sessions-by-time":
         ends = sessions_by_time(offsets, times, protocol.fractions)
+    elif name == "sessions-in-order":
+        ends = sessions_in_order(offsets, users, protocol.fractions)
     elif name == "leave-one-out":
         ends = leave_one_out(offsets)
     elif name == "global-time":
@@ -121,6 +126,33 @@ def sessions_by_time(
     """
     order = np.argsort(times[offsets[1:] - 1], kind="stable")
     return _whole_users(offsets, _parts(order, fractions))
+
+
+def sessions_in_order(
+    offsets: np.ndarray,
+    users: Vocabulary,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+) -> Boundaries:
+    """Whole sessions in the order of their ids, which are numbers: the first ones train.
+
+    For logs without times whose sessions are numbered in the order of time.
+
+    Raises:
+        DataError: an id is no whole number.
+    """
+    return _whole_users(offsets, _parts(np.argsort(numbered(users)), fractions))
+
+
+def numbered(users: Vocabulary) -> np.ndarray:
+    """The ids as int64 `[U]`; DataError where one is no whole number."""
+    ids = users.ids(range(1, len(users) + 1))
+    wrong = next((i for i in ids if not isinstance(i, int)), None)
+    if wrong is not None:
+        raise DataError(
+            "sessions-in-order needs sessions that are numbered in the order of time, and "
+            f"{wrong!r} is no number: take users-8-1-1 or leave-one-out"
+        )
+    return np.array(ids, np.int64)
 
 
 def leave_one_out(offsets: np.ndarray) -> Boundaries:
