@@ -61,6 +61,7 @@ def reproduce(
       dimerec reproduce experiments/yoochoose.toml --jobs 2
     """
     from dimerec import files
+    from dimerec.cli.board import board
     from dimerec.experiments import reproduce as studies
     from dimerec.experiments import runner, study, tables
     from dimerec.experiments.plan import load
@@ -76,7 +77,8 @@ def reproduce(
             task = studies.task(name, dataset, budget, seeds=seeds, extra=extra, **place)
             if not show:
                 _planned(task.plan, task.rows, work, jobs)
-                studies.run(task, jobs=jobs, report=output.err().print)
+                with board() as (report, look):
+                    studies.run(task, jobs=jobs, report=report, look=look)
             elif task.rows.exists():
                 studies.write(task)
             plan, found[name] = task.plan, runner.current(task.plan, task.rows)
@@ -89,7 +91,8 @@ def reproduce(
         file = results / f"{path.stem}.jsonl"
         if not show:
             _planned(plan, file, work, jobs)
-            runner.run(plan, file, work, jobs=jobs, report=output.err().print)
+            with board() as (report, look):
+                runner.run(plan, file, work, jobs=jobs, report=report, look=look)
         found[name] = runner.current(plan, file)
         if not json:
             _table(plan, found[name])

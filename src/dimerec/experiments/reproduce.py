@@ -7,6 +7,7 @@ from pathlib import Path
 from dimerec import files
 from dimerec.experiments import charts, lines, pages, runner, summary
 from dimerec.experiments.plan import Plan
+from dimerec.experiments.runner import Running
 from dimerec.experiments.study import Study, StudyData, load, resolve
 from dimerec.experiments.summary import Summary
 
@@ -59,14 +60,22 @@ def task(
     return Task(stem, dataset, budget, study, plan, out, work)
 
 
-def run(task: Task, *, jobs: int, report: Callable[[str], None]) -> Summary:
+def run(
+    task: Task,
+    *,
+    jobs: int,
+    report: Callable[[str], None],
+    look: Callable[[list[Running], int, int], None] | None = None,
+) -> Summary:
     """Do what is not done, then write summary, page and figures; also when some runs failed.
+
+    `report` and `look` as `runner.run` takes them.
 
     Raises:
         DimeRecError: as `runner.run`, after everything that succeeded has been written.
     """
     try:
-        runner.run(task.plan, task.rows, task.work, jobs=jobs, report=report)
+        runner.run(task.plan, task.rows, task.work, jobs=jobs, report=report, look=look)
     finally:
         if runner.current(task.plan, task.rows):
             made = write(task)

@@ -4,7 +4,8 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RUNS = 4  # of one process, which grows with each
+LOOK = 1.0  # seconds between two looks at what is running
 SUMMARY = (  # of a run, kept with each of its rows
     "steps",
     "best_step",
@@ -66,6 +68,15 @@ class Result(Struct, frozen=True):
     training: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Running:
+    """A run at work: row and seed, and its folder, whose `metrics.jsonl` says how far it is."""
+
+    label: str
+    seed: int
+    folder: Path
+
+
 def read(path: Path) -> list[Result]:
     """Results in a file, one JSON object a line; none when it does not exist.
 
@@ -97,6 +108,7 @@ def run(
     *,
     jobs: int = 1,
     report: Callable[[str], None] = log.info,
+    look: Callable[[list[Running], int, int], None] | None = None,
 ) -> list[Result]:
     """Do what is not done yet and return all results; one failure does not lose the rest.
 
@@ -105,6 +117,7 @@ def run(
         work: prepared data and run folders; an interrupted run goes on from its checkpoint.
         jobs: processes, one torch thread each.
         report: told one line for each event.
+        look: called every second with the runs at work, how many are done, and how many there are.
 
     Raises:
         DimeRecError: after the last run, when some failed; names them.
@@ -119,20 +132,31 @@ def run(
         pool = Workers(jobs, RUNS)
         try:
             futures = {pool.submit(one, plan, r, s, dataset, work): (r, s) for r, s in todo}
-            for n, future in enumerate(as_completed(futures), start=1):
-                what, seed = futures[future]
-                error = future.exception()
-                if error is not None:
-                    failures.append(f"{what.label} (seed {seed}): {error}")
-                    report(f"failed: {failures[-1]}")
-                    continue
-                rows = future.result()
-                with results.open("ab") as f:
-                    f.write(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
-                known = [m for m in plan.metrics if m in rows[0].metrics]
-                shown = ", ".join(f"{m} {scale(m) * rows[0].metrics[m]:.2f}" for m in known)
-                left = (time.monotonic() - start) / n * (len(todo) - n) / 60
-                report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
+            waiting, n = set(futures), 0
+            while waiting:
+                ended, waiting = wait(waiting, LOOK, FIRST_COMPLETED)
+                for future in ended:
+                    n += 1
+                    what, seed = futures[future]
+                    error = future.exception()
+                    if error is not None:
+                        failures.append(f"{what.label} (seed {seed}): {error}")
+                        report(f"failed: {failures[-1]}")
+                        continue
+                    rows = future.result()
+                    with results.open("ab") as f:
+                        f.write(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+                    known = [m for m in plan.metrics if m in rows[0].metrics]
+                    shown = ", ".join(f"{m} {scale(m) * rows[0].metrics[m]:.2f}" for m in known)
+                    left = (time.monotonic() - start) / n * (len(todo) - n) / 60
+                    report(f"{what.label}, seed {seed}: {shown} ({left:.0f} min left)")
+                if look is not None:
+                    busy = (futures[f] for f in futures if f in waiting and f.running())
+                    look(
+                        [Running(r.label, s, _folder(plan, r, s, work)) for r, s in busy],
+                        n,
+                        len(todo),
+                    )
         finally:  # Ctrl-C reaches the runs too: each leaves its checkpoint, and no other begins
             pool.shutdown()
         if failures:
@@ -156,7 +180,7 @@ def costs(plan: Plan, done: list[Result], work: Path) -> dict[str, float]:
     rows = {r.label: r.training["seconds"] for r in done}
     for run in plan.runs:
         for seed in plan.seeds:
-            file = work / "runs" / trained(plan, run, seed) / "run.json"
+            file = _folder(plan, run, seed, work) / "run.json"
             if run.label not in rows and file.is_file():
                 rows[run.label] = msgspec.json.decode(file.read_bytes())["seconds"]
     return {run.label: rows[run.label] for run in plan.runs if run.label in rows}
@@ -192,7 +216,11 @@ def prepared(plan: Plan, work: Path) -> Path:
 def ranks_folder(work: Path, plan: Plan, run: RunPlan, seed: int, label: str) -> Path:
     """Where the evaluation of a row lies, query by query, for tests that pair them."""
     name = re.sub(r"\W+", "-", label).strip("-")
-    return work / "runs" / trained(plan, run, seed) / "evaluations" / name
+    return _folder(plan, run, seed, work) / "evaluations" / name
+
+
+def _folder(plan: Plan, run: RunPlan, seed: int, work: Path) -> Path:
+    return work / "runs" / trained(plan, run, seed)
 
 
 def one(plan: Plan, run: RunPlan, seed: int, dataset: Path, work: Path) -> list[Result]:
@@ -245,7 +273,7 @@ def _trained(plan: Plan, run: RunPlan, seed: int, data: "Dataset", work: Path) -
     from dimerec.training.loop import train
     from dimerec.training.run import Run
 
-    out = work / "runs" / trained(plan, run, seed)
+    out = _folder(plan, run, seed, work)
     if (out / "run.json").is_file() and (done := Run.open(out)).stopped != "interrupted":
         return done
     done = train(

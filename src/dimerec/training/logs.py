@@ -1,8 +1,8 @@
 """Where the numbers of a run go: `metrics.jsonl`, the terminal, TensorBoard, MLflow.
 
-An entry is one plain dictionary, the same for every sink. Of a stretch of steps: `step`,
-`losses` (named, mean since the last entry), `total`, `targets_per_second`, `seconds`. Of a
-validation: `step`, `validation` (metric -> value), `best`, `seconds`.
+An entry is one plain dictionary, the same for every sink. Of a stretch of steps: `step`, `steps`
+(of the whole run), `losses` (named, mean since the last entry), `total`, `targets_per_second`,
+`seconds`. Of a validation: `step`, `validation` (metric -> value), `best`, `seconds`.
 """
 
 import importlib

@@ -156,7 +156,7 @@ class _Training:
                 if pause or state.step % LOG_EVERY == 0 or self.device.type == "cpu":
                     self.check(window)
                 if pause or state.step % LOG_EVERY == 0:
-                    self.write(window.entry())
+                    self.write({**window.entry(), "steps": self.steps})
                 self.sinks.tick(state.step)
                 if pause:
                     self.check_weights()
