@@ -12,7 +12,8 @@ from dimerec import config, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
-from dimerec.models.bert4rec import Block, Config, Model, cloze
+from dimerec.models.bert4rec import Config, Model, cloze
+from dimerec.nn.transformer import BertBlock as Block
 
 V, L = 20, 5
 NONE = torch.zeros(0, dtype=torch.int64), torch.zeros(0)

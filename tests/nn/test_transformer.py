@@ -1,5 +1,7 @@
 """The causal encoder: what it may see, and its dropout."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -8,10 +10,14 @@ from dimerec.nn.transformer import Transformer, TransformerConfig, dropout
 L, D = 6, 8
 
 
-def encoder(heads: int = 2, rate: float = 0.5) -> Transformer:
+Kind = Literal["sasrec", "bert"]
+both = pytest.mark.parametrize("kind", ["sasrec", "bert"])
+
+
+def encoder(kind: Kind, rate: float = 0.5) -> Transformer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Transformer(TransformerConfig(layers=2, heads=heads, dropout=rate), D, L)
+        return Transformer(TransformerConfig(kind=kind, layers=2, heads=2, dropout=rate), D, L)
 
 
 def embedded(history: torch.Tensor) -> torch.Tensor:
@@ -20,8 +26,9 @@ def embedded(history: torch.Tensor) -> torch.Tensor:
     return table[history]
 
 
-def test_the_future_is_not_seen_and_the_past_is() -> None:
-    net = encoder()
+@both
+def test_the_future_is_not_seen_and_the_past_is(kind: Kind) -> None:
+    net = encoder(kind)
     a, b = torch.tensor([[0, 1, 2, 3, 4, 5]]), torch.tensor([[0, 1, 2, 3, 9, 8]])
     x, y = net(embedded(a), a), net(embedded(b), b)
     torch.testing.assert_close(x[:, :4], y[:, :4])
@@ -29,8 +36,9 @@ def test_the_future_is_not_seen_and_the_past_is() -> None:
     assert float((net(embedded(c), c)[:, -1] - x[:, -1]).abs().max().detach()) > 1e-3
 
 
-def test_padding_is_zero_and_changes_nothing() -> None:
-    net = encoder()
+@both
+def test_padding_is_zero_and_changes_nothing(kind: Kind) -> None:
+    net = encoder(kind)
     short = torch.tensor([[1, 2, 3]])
     long = torch.tensor([[0, 0, 0, 1, 2, 3]])
     got = net(embedded(long), long)
@@ -38,13 +46,25 @@ def test_padding_is_zero_and_changes_nothing() -> None:
     torch.testing.assert_close(got[:, 3:], net(embedded(short), short))
 
 
-def test_attention_with_and_without_the_stock_kernel_agree() -> None:
+@both
+def test_attention_with_and_without_the_stock_kernel_agree(kind: Kind) -> None:
     """Dropout has its own attention path: at a rate near zero it gives the same states."""
     history = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 1, 2, 2, 3, 3]])
-    net = encoder(rate=1e-9)
+    net = encoder(kind, rate=1e-9)
     plain = net(embedded(history), history)
     dropped = net(embedded(history), history, torch.Generator().manual_seed(0))
     torch.testing.assert_close(plain, dropped)
+
+
+def test_berts_blocks_stand_between_one_norm_and_nothing() -> None:
+    """x = LN(e + p), then each block; positions are counted from the latest."""
+    net = encoder("bert")
+    history = torch.tensor([[1, 2, 3]])
+    x = net.norm(embedded(history) + net.position[-3:])
+    seen = torch.ones(3, 3, dtype=torch.bool).tril()[None, None]
+    for block in net.blocks:
+        x = block(x, seen, None)
+    torch.testing.assert_close(net(embedded(history), history), x)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -37,7 +37,7 @@ from dimerec.config import Positive, Rate, Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
-from dimerec.nn.transformer import attention, dropout
+from dimerec.nn.transformer import BertBlock, dropout
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -90,30 +90,6 @@ def cloze(
     return torch.where(only, behind == 1, rank < hidden) & real
 
 
-class Block(nn.Module):
-    """BERT's layer: attention both ways and a feed-forward, each with a residual, then a norm."""
-
-    def __init__(self, width: int, heads: int, rate: float) -> None:
-        super().__init__()
-        self.heads, self.rate = heads, rate
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
-
-    def forward(
-        self, x: Float[Tensor, "B W d"], seen: Bool[Tensor, "B 1 1 W"], rng: Generator | None
-    ) -> Float[Tensor, "B W d"]:
-        """`seen` are the positions that are attended to; `rng` drives dropout, None: none."""
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.q, self.k, self.v)
-        )  # [B, heads, W, d / heads]
-        mixed = self.o(attention(q, k, v, seen, self.rate, rng))
-        x = self.norm1(x + dropout(mixed, self.rate, rng))
-        hidden = self.outer(F.gelu(self.inner(x)))
-        return self.norm2(x + dropout(hidden, self.rate, rng))
-
-
 class Model(SequentialModel):
     """One query: the prediction at a mask token behind the history, and a 1 where items have a
     bias. One pass learns from every hidden item of a window."""
@@ -127,7 +103,7 @@ class Model(SequentialModel):
         self.position = nn.Parameter(torch.empty(catalogue.length + 1, width))
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, config.dropout) for _ in range(config.layers)
+            BertBlock(width, config.heads, config.dropout) for _ in range(config.layers)
         )
         self.out = nn.Linear(width, width)
         self.out_norm = nn.LayerNorm(width, eps=1e-12)

@@ -1,4 +1,6 @@
-"""The causal transformer encoder (Kang and McAuley 2018) over left-padded histories."""
+"""The causal encoder of left-padded histories, of SASRec's blocks or of BERT's."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,14 @@ from dimerec.config import Positive, Rate, Struct
 
 class TransformerConfig(Struct, frozen=True):
     """Attributes:
+    kind: "sasrec" has the blocks of Kang and McAuley's code (2018), "bert" those of BERT: norms
+        behind the residuals and a feed-forward four times as wide, with GELU. What S3-Rec's code
+        and RecBole call SASRec has the latter.
     layers, heads: depth and attention heads; the width must be divisible by `heads`.
     dropout: rate on embeddings, attention weights and hidden layers while training.
     """
 
+    kind: Literal["sasrec", "bert"] = "sasrec"
     layers: Positive = 2
     heads: Positive = 1
     dropout: Rate = 0.2
@@ -60,18 +66,18 @@ def attention(
 
 
 class Transformer(nn.Module):
-    """Hidden states `[B, L, d]` of embedded histories, each position seeing those up to it.
-
-    Blocks as in SASRec's published code: the query is normalised, keys and values are not; the
-    feed-forward is two width-d layers with a ReLU.
-    """
+    """Hidden states `[B, L, d]` of embedded histories, each position seeing those up to it."""
 
     def __init__(self, config: TransformerConfig, width: int, length: int) -> None:
         super().__init__()
         self.config = config
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
-        self.blocks = nn.ModuleList(Block(config, width) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(width, eps=1e-8)
+        self.bert = config.kind == "bert"
+        made = BertBlock if self.bert else Block
+        self.blocks = nn.ModuleList(
+            made(width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-12 if self.bert else 1e-8)
 
     def forward(
         self,
@@ -85,6 +91,11 @@ class Transformer(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         seen = causal & (history > 0).unsqueeze(1)  # [B, L, L]
         seen = (seen | torch.eye(length, dtype=torch.bool, device=x.device)).unsqueeze(1)
+        if self.bert:  # normalised before the blocks and not behind them
+            x = dropout(self.norm(x + self.position[-length:]), self.config.dropout, rng)
+            for block in self.blocks:
+                x = block(x, seen, rng)
+            return x * real
         x = x * x.shape[-1] ** 0.5 + self.position[-length:]
         x = dropout(x, self.config.dropout, rng) * real
         for block in self.blocks:
@@ -93,16 +104,19 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each with a residual."""
+    """Attention and feed-forward, each with a residual, as in SASRec's published code: the query
+    is normalised, keys and values are not; the feed-forward is two width-d layers with a ReLU."""
 
-    def __init__(self, config: TransformerConfig, width: int) -> None:
+    def __init__(self, width: int, heads: int, rate: float) -> None:
         super().__init__()
-        self.heads, self.rate = config.heads, config.dropout
+        self.heads, self.rate = heads, rate
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-8), nn.LayerNorm(width, eps=1e-8)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, seen: Tensor, rng: Generator | None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B L d"], seen: Bool[Tensor, "..."], rng: Generator | None
+    ) -> Float[Tensor, "B L d"]:
         query = self.norm1(x)
         q, k, v = (
             layer(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -112,3 +126,28 @@ class Block(nn.Module):
         hidden = self.norm2(x)
         inner = dropout(F.relu(self.inner(hidden)), self.rate, rng)
         return hidden + dropout(self.outer(inner), self.rate, rng)
+
+
+class BertBlock(nn.Module):
+    """BERT's layer: attention and a feed-forward, each with a residual, then a norm."""
+
+    def __init__(self, width: int, heads: int, rate: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, rate
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
+
+    def forward(
+        self, x: Float[Tensor, "B W d"], seen: Bool[Tensor, "..."], rng: Generator | None
+    ) -> Float[Tensor, "B W d"]:
+        """`seen` (`[B, 1, 1, W]` or `[B, 1, W, W]`) are what is attended to; `rng` drives dropout,
+        None: none."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )  # [B, heads, W, d / heads]
+        mixed = self.o(attention(q, k, v, seen, self.rate, rng))
+        x = self.norm1(x + dropout(mixed, self.rate, rng))
+        hidden = self.outer(F.gelu(self.inner(x)))
+        return self.norm2(x + dropout(hidden, self.rate, rng))
