@@ -66,6 +66,7 @@ docs: $(STAMP)  ## render the generated pages of docs/
 	$(BIN)/python -m tests.tools.promises
 	$(BIN)/python -m tests.tools.cost_page
 	$(BIN)/python -m tests.tools.model_results
+	$(BIN)/python -m tests.tools.result_index
 	$(BIN)/dimerec reproduce experiments/*.toml --show --page docs/results.md
 
 clean:  ## remove what the tools left behind, .venv and data aside

@@ -6,7 +6,7 @@ import pytest
 
 from dimerec.experiments import reproduce, runner, summary, tables
 from dimerec.experiments.plan import load
-from tests.tools import model_results
+from tests.tools import model_results, result_index
 
 ROOT = Path(__file__).parents[2]
 PLANS = {path: load(path) for path in sorted((ROOT / "experiments").glob("*.toml"))}
@@ -42,6 +42,10 @@ def test_rows_of_one_plan_share_data_and_protocol(path: Path) -> None:
 @pytest.mark.parametrize("page", sorted(model_results.PAGES.glob("*.md")), ids=lambda p: p.stem)
 def test_a_models_page_has_its_results(page: Path) -> None:
     assert page.read_text("utf-8") == model_results.rendered(page), "run `make docs`"
+
+
+def test_the_index_of_the_studies_is_fresh() -> None:
+    assert result_index.PAGE.read_text("utf-8") == result_index.rendered(), "run `make docs`"
 
 
 def test_the_readme_quotes_the_page() -> None:

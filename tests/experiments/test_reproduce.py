@@ -41,6 +41,10 @@ def tiny(name: str) -> Study:
 def _fitting(config: str) -> list[str]:
     if config == "multvae":
         return ["options.latent=8", "options.hidden=8", *TINY[1:]]
+    if config in ("sknn", "itemknn", "cooccurrence"):
+        return TINY[1:]
+    if config in ("diffrec", "tdiffrec"):
+        return ["options.dims=[8]", *TINY[1:]]
     few = ["options.layers=1"] if config == "diffurec" else []
     steps = ["options.schedule.steps=20"] if config == "dreamrec" else []
     return [*TINY, *few, *steps]
