@@ -12,7 +12,7 @@ class Workers:
     """Some processes, each doing so many tasks at most before another takes its place.
 
     `ProcessPoolExecutor(max_tasks_per_child=...)` may wait for ever when a process has done its
-    share (CPython issue 115634), and ends as a whole when one is killed. Here each process is a
+    share (CPython gh-115634), and ends as a whole when one is killed. Here each process is a
     pool of its own behind a thread, so that a killed one costs its task alone.
     """
 
