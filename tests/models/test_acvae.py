@@ -122,16 +122,18 @@ def test_the_adversary_learns_the_divergence() -> None:
     """q = N(1, 0.25), prior N(0, 1): KL = (0.25 + 1 - 1 - ln 0.25) / 2 = 0.818."""
     model, rng, nothing = build(latent=1), generator(), torch.zeros(256, 6)
     adam = torch.optim.Adam(model.adversary.parameters(), lr=0.005)
-    for _ in range(150):
+    logits = []
+    for step in range(400):
         z = 1 + 0.5 * torch.randn(256, 1, generator=rng)
         loss = model.doubt(nothing, z, rng)
         adam.zero_grad()
         loss.backward()
         adam.step()
-    with torch.no_grad():
-        z = 1 + 0.5 * torch.randn(20_000, 1, generator=rng)
-        logits = model.adversary(torch.zeros(20_000, 6), z, None)
-    assert float(logits.mean()) == pytest.approx(0.818, abs=0.12)
+        if step >= 200:  # single steps swing around the optimum, their mean does not
+            with torch.no_grad():
+                z = 1 + 0.5 * torch.randn(1024, 1, generator=rng)
+                logits.append(model.adversary(torch.zeros(1024, 6), z, None).mean())
+    assert float(torch.stack(logits).mean()) == pytest.approx(0.818, abs=0.12)
 
 
 class Fixed(nn.Module):
