@@ -159,6 +159,34 @@ def test_an_interrupted_trial_is_not_noted(
     assert tuning.read(tmp_path / "out") == []
 
 
+def test_the_first_trial_is_the_recipe_where_the_space_holds_it(
+    whole: Path, data: Dataset, recipe: str, tmp_path: Path
+) -> None:
+    from dimerec.training.loop import train
+
+    plain = tuning.read(whole)[0]
+    assert plain.values == {"training.learning_rate": 0.001, "options.width": 4}
+    budget = ["training.epochs=2", "training.max_steps=1000000000"]
+    assert plain.score == train(data, config.load(recipe, budget), tmp_path / "run").best
+    wide = {**SPACE, "options.width": Range(among=[2, 8])}
+    assert tuning.as_it_is(config.load(recipe), wide) is None
+    assert search(data, recipe, tmp_path / "wide", 1, space=wide)[0].values["options.width"] in (
+        2,
+        8,
+    )
+    dropout = {"options.transformer.dropout": Range(low=0.0, high=0.5)}  # the model's default
+    assert tuning.as_it_is(config.load(recipe), dropout) == {"options.transformer.dropout": 0.2}
+    for value, held in (
+        (1, True),
+        (3, True),
+        (3.1, False),
+        (True, False),
+        ("1", False),
+        (None, False),
+    ):
+        assert (value in Range(low=1, high=3)) is held
+
+
 def test_later_trials_learn_from_earlier_ones() -> None:
     """Of a score that falls with the distance from 0.02, the later half of 40 trials is nearer."""
     space = {"x": Range(low=0.0001, high=1.0, log=True)}
@@ -222,8 +250,13 @@ def test_ranges_as_they_are_written() -> None:
 @pytest.mark.parametrize("name", config.shipped())
 def test_every_shipped_space_fits_its_recipes(name: str) -> None:
     recipe = config.load(name)
+    if recipe.model in ("popularity", "cooccurrence"):
+        with pytest.raises(ConfigError, match=f"{recipe.model} has no setting to look for"):
+            tuning.space(recipe.model, [])
+        return
     found = tuning.space(recipe.model, [])
-    assert "training.learning_rate" in found
+    assert ("training.learning_rate" in found) is (recipe.model not in ("itemknn", "sknn"))
+    assert len(found) > 1
     for key, one in found.items():
         for end in one.among or (one.low, one.high):
             config.load(name, [tuning._override(key, end)])

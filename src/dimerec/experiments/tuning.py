@@ -41,6 +41,12 @@ class Range(Struct, frozen=True):
     log: bool = False
     among: list[float | int | str | bool] = []
 
+    def __contains__(self, value: Any) -> bool:
+        if self.among:
+            return value in self.among
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
 
 class Search(Struct, frozen=True):
     """What decides a search: `search.json`.
@@ -91,10 +97,16 @@ def space(model: str, given: list[str]) -> dict[str, Range]:
     """Where to look: what `spaces.toml` says of the model, changed by `given` ("key=range").
 
     Raises:
-        ConfigError: no range can be read, or there is none.
+        ConfigError: no range can be read, or the model has no space and none is given.
     """
     table = tomllib.loads((Path(__file__).parent / "spaces.toml").read_text("utf-8"))
-    texts = {**table["every"], **table["models"].get(model, {})} if not given else {}
+    texts = table["counting"].get(model)
+    if texts is None:
+        texts = {**table["trained"], **table["models"].get(model, {})}
+    if given:
+        texts = {}
+    elif not texts:
+        raise ConfigError(f"{model} has no setting to look for; name one with --space")
     for item in given:
         key, equals, text = item.partition("=")
         if not equals:
@@ -137,6 +149,9 @@ def tune(
 ) -> list[Trial]:
     """Do the trials that are not there yet; leaves `trials.jsonl` and the best as `best.toml`.
 
+    The first trial is the recipe as it is, where the space holds it, so that what is found is not
+    worse than what there was.
+
     Args:
         dataset: its test split is never looked at.
         recipe: a shipped name or a file.
@@ -175,7 +190,8 @@ def tune(
     _open(out, search)
     done = read(out)
     for number in range(len(done), trials):
-        values = propose(search, done, number)
+        values = None if number else as_it_is(base, space)
+        values = values or propose(search, done, number)
         overrides = [*changes, *budget, *(_override(k, v) for k, v in values.items())]
         trial = _one(dataset, config.load(recipe, overrides), out, number, values)
         done.append(trial)
@@ -194,6 +210,21 @@ def tune(
         written = as_toml(msgspec.structs.replace(chosen, about=about))
         files.write_file(out / BEST, written.encode())
     return done
+
+
+def as_it_is(recipe: RunConfig, space: Mapping[str, Range]) -> dict[str, Any] | None:
+    """What a recipe has for the settings that are looked for; None where the space lacks one."""
+    tree = msgspec.to_builtins(msgspec.structs.replace(recipe, options={}))
+    tree["options"] = msgspec.to_builtins(recipe.model_config())
+    values: dict[str, Any] = {}
+    for key, where in space.items():
+        value: Any = tree
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value not in where:
+            return None
+        values[key] = value
+    return values
 
 
 def best(trials: list[Trial]) -> Trial | None:
