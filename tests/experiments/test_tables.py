@@ -49,7 +49,7 @@ def test_ours_beside_theirs_by_hand() -> None:
     assert "| SASRec | HR@20 | 21.00 ± 1.41 | 20.00 | +5.0 % | yes (± 6 %) | A |" in page
     assert "| SASRec | HR@20 | 21.00 ± 1.41 | 30.00 | -30.0 % | no (± 5 %) | B |" in page
     assert "| SASRec | NDCG@10 | 10.00 ± 0.00 | 10.50 | -4.8 % | yes (± 5 %) | B |" in page
-    assert "- Popularity: 1 of 2 seeds." in page
+    assert "- 1 of 2 seeds: Popularity." in page
 
 
 def test_a_row_without_results_is_held_against_nothing() -> None:
@@ -57,7 +57,7 @@ def test_a_row_without_results_is_held_against_nothing() -> None:
         plan(Target("A", {"hr@20": 0.2})), [result("Popularity", 0, hr_20=0.1)], Path("toy.toml")
     )
     assert "published figures" not in page
-    assert "- SASRec: 0 of 2 seeds." in page
+    assert "- 0 of 2 seeds: SASRec." in page
 
 
 def test_a_plan_without_published_figures_has_no_such_table() -> None:
@@ -68,7 +68,7 @@ def test_a_plan_without_published_figures_has_no_such_table() -> None:
 def test_a_budget_of_its_own_is_told() -> None:
     runs = [RunPlan("SASRec", "sasrec", epochs=7)]
     page = tables.section(plan(runs=runs), [result("SASRec", 0, hr_20=0.1)], Path("toy.toml"))
-    assert "Budget: 2 passes" in page and "- SASRec: 7 passes." in page
+    assert "Budget: 2 passes" in page and "- 7 passes: SASRec." in page
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0])

@@ -1,6 +1,6 @@
 """Render results as Markdown: mean and standard deviation over seeds, nothing typed by hand."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -50,13 +50,19 @@ def section(plan: Plan, results: list[Result], path: Path) -> str:
         values = [f"*{100 * known[m]:.2f}*" if m in known else "" for m in plan.metrics]
         lines.append(f"| *{other.label}* ({other.source}) | " + " | ".join(values) + " | | |")
     notes = [f"- {r.label}: {r.note}." for r in plan.runs if r.note]
-    notes += [
-        f"- {label}: {len(found)} of {len(plan.seeds)} seeds."
-        for label, found in rows.items()
-        if len(found) < len(plan.seeds)
-    ]
-    notes += [f"- {r.label}: {r.epochs} passes." for r in plan.runs if r.epochs]
+    seeds = {label: len(found) for label, found in rows.items() if len(found) < len(plan.seeds)}
+    passes = {r.label: r.epochs for r in plan.runs if r.epochs}
+    notes += _together(seeds, lambda n: f"{n} of {len(plan.seeds)} seeds")
+    notes += _together(passes, lambda n: f"{n} {'pass' if n == 1 else 'passes'}")
     return "\n".join([*lines, "", *notes, *parity(plan, rows), ""])
+
+
+def _together(numbers: Mapping[str, int], words: Callable[[int], str]) -> list[str]:
+    """A line for each number, with all labels that have it."""
+    return [
+        f"- {words(n)}: {'; '.join(label for label, m in numbers.items() if m == n)}."
+        for n in sorted(set(numbers.values()))
+    ]
 
 
 def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
