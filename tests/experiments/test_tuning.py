@@ -267,3 +267,28 @@ def test_a_recipe_written_is_the_recipe_read(name: str, tmp_path: Path) -> None:
     recipe = config.load(name, ['about="says \\"so\\""'])
     (tmp_path / "again.toml").write_text(tuning.as_toml(recipe))
     assert config.load(tmp_path / "again.toml") == recipe
+
+
+TUNED = sorted((Path(__file__).parents[2] / "results" / "tuning").glob("*"))
+
+
+def test_all_strong_recipes_were_tuned_by_one_budget() -> None:
+    from dimerec.experiments.tuning import SEARCH, Search
+
+    assert TUNED
+    searches = [msgspec.json.decode((f / SEARCH).read_bytes(), type=Search) for f in TUNED]
+    assert {s.name for s in searches} == {f.name for f in TUNED}
+    assert len({(s.dataset, s.epochs, s.metric, s.seed) for s in searches}) == 1
+    assert {len(tuning.read(f)) for f in TUNED} == {10}
+    strong = {n for n in config.shipped() if n.endswith("-strong")}
+    assert strong <= {f.name for f in TUNED} | {f"{f.name}-strong" for f in TUNED}
+
+
+@pytest.mark.parametrize("folder", TUNED, ids=lambda f: f.name)
+def test_a_strong_recipe_holds_what_its_search_found(folder: Path) -> None:
+    best = tuning.best(tuning.read(folder))
+    assert best is not None
+    strong = f"{folder.name}-strong"
+    recipe = config.load(strong if strong in config.shipped() else folder.name)
+    space = {key: Range(low=-1e9, high=1e9) for key in best.values}
+    assert tuning.as_it_is(recipe, space) == pytest.approx(best.values, rel=0.005)
