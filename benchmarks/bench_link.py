@@ -178,7 +178,7 @@ def measure(
     """Microseconds of each link over the same requests, in turns, and where they went."""
     vocabulary, counts = Vocabulary(range(size - 1)), torch.ones(size)
     search = Timed(index.search)
-    index.search = search  # type: ignore[method-assign]
+    index.search = search
     first = next(iter(links.values()))[0]
     timed = {name: Timed(encode) for name, (_, encode) in links.items()}
     ready = {

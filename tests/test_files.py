@@ -89,7 +89,7 @@ def test_a_failing_rename_puts_the_old_directory_back(
         calls.append((a, b))
         if len(calls) == 2:
             raise OSError(5, "Input/output error")
-        rename(a, b)  # type: ignore[arg-type]
+        rename(a, b)
 
     monkeypatch.setattr(files, "_exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", second_fails)

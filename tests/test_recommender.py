@@ -254,7 +254,7 @@ def test_a_model_that_gives_nan_falls_back_to_popularity(index):
     def breaks_on_item_3(history, noise):
         return torch.where((history[:, -1] == 3)[:, None, None], nan, encode(history, noise))
 
-    broken._model.encode = breaks_on_item_3  # type: ignore[method-assign]
+    broken._model.encode = breaks_on_item_3
     good, bad = broken.recommend([[ids(1)], [ids(3)]], 40)
     assert good == recommender.recommend([[ids(1)]], 40)[0]
     assert bad.source == "popularity" and len(bad.items) == SIZE - 2
@@ -278,7 +278,7 @@ def test_the_model_is_served_in_evaluation_mode_without_gradients():
         seen.inference = torch.is_inference_mode_enabled()
         return encode(history, noise)
 
-    recommender._model.encode = spy  # type: ignore[method-assign]
+    recommender._model.encode = spy
     recommender.recommend([[ids(1)]])
     assert (seen.training, seen.inference) == (False, True)
 

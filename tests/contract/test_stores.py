@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -205,14 +206,17 @@ def test_any_id_comes_back_as_it_was(opened: Open, rows):
     store: HistoryStore = opened.store
     for user, item, time in rows:
         store.erase("t\0 é", user)
-        assert store.append("t\0 é", [Event(user, item, time, event_id(store))]) == [True]
+        assert store.append("t\0 é", [Event(user, item, time, event_id())]) == [True]
         assert store.read("t\0 é", user, 9) == [item]
         assert type(store.read("t\0 é", user, 9)[0]) is type(item)
 
 
-def event_id(store: HistoryStore, counts: dict[int, int] = {}) -> str:  # noqa: B006
-    counts[id(store)] = counts.get(id(store), 0) + 1
-    return f"\0{counts[id(store)]}"
+NUMBERS = count(1)
+
+
+def event_id() -> str:
+    """Another one at every call."""
+    return f"\0{next(NUMBERS)}"
 
 
 @pytest.mark.parametrize("user", [2**63, "", "\ud800", "x" * 513])

@@ -45,7 +45,7 @@ def make(
         times=flat(times or [range(len(s)) for s in sequences])[1],
         train_end=np.array([e[0] for e in ends], np.int64),
         valid_end=np.array([e[1] for e in ends], np.int64),
-        card={"name": "small", "protocol": Protocol(name=protocol, cuts=cuts)},  # type: ignore[arg-type]
+        card={"name": "small", "protocol": Protocol(name=protocol, cuts=cuts)},
         overwrite=overwrite,
     )
 

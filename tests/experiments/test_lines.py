@@ -13,7 +13,7 @@ def row(label: str, **metrics: list[float]) -> Row:
 
 
 def curve(*names: str, **more: object) -> Curve:
-    return Curve(**{"file": "one", "names": list(names), "x": "steps", "y": "value", **more})  # type: ignore[arg-type]
+    return Curve(**{"file": "one", "names": list(names), "x": "steps", "y": "value", **more})
 
 
 def made(rows: list[Row], *curves: Curve, **more: object) -> Summary:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dimerec import config
 from dimerec.errors import ConfigError
 from dimerec.experiments import study
 from dimerec.experiments.measures import MEASURES
@@ -75,7 +76,7 @@ def test_dimerec_never_stands_without_its_row_without_diffusion(name: str) -> No
     for dataset, data in load(name).datasets.items():
         for budget in data.epochs:
             plan = resolve(load(name), dataset, budget)
-            assert any(r.config.startswith("dimerec-none") for r in plan.runs)
+            assert "none" in [config.load(r.config).options.get("space") for r in plan.runs]
 
 
 @pytest.mark.parametrize(

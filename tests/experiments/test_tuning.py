@@ -170,21 +170,14 @@ def test_the_first_trial_is_the_recipe_where_the_space_holds_it(
     assert plain.score == train(data, config.load(recipe, budget), tmp_path / "run").best
     wide = {**SPACE, "options.width": Range(among=[2, 8])}
     assert tuning.as_it_is(config.load(recipe), wide) is None
-    assert search(data, recipe, tmp_path / "wide", 1, space=wide)[0].values["options.width"] in (
-        2,
-        8,
-    )
+    (other,) = search(data, recipe, tmp_path / "wide", 1, space=wide)
+    assert other.values["options.width"] in (2, 8)
     dropout = {"options.transformer.dropout": Range(low=0.0, high=0.5)}  # the model's default
     assert tuning.as_it_is(config.load(recipe), dropout) == {"options.transformer.dropout": 0.2}
-    for value, held in (
-        (1, True),
-        (3, True),
-        (3.1, False),
-        (True, False),
-        ("1", False),
-        (None, False),
-    ):
-        assert (value in Range(low=1, high=3)) is held
+    for value in (1, 3, 2.5):
+        assert value in Range(low=1, high=3)
+    for value in (0, 3.1, True, "1", None):
+        assert value not in Range(low=1, high=3)
 
 
 def test_later_trials_learn_from_earlier_ones() -> None:
@@ -292,3 +285,11 @@ def test_a_strong_recipe_holds_what_its_search_found(folder: Path) -> None:
     recipe = config.load(strong if strong in config.shipped() else folder.name)
     space = {key: Range(low=-1e9, high=1e9) for key in best.values}
     assert tuning.as_it_is(recipe, space) == pytest.approx(best.values, rel=0.005)
+    found = [tuning._override(key, value) for key, value in best.values.items()]
+    begun, ended = config.load(folder.name, found), config.load(str(folder / tuning.BEST))
+    assert config.load(
+        strong if strong in config.shipped() else folder.name, found
+    ).fingerprint == (begun.fingerprint), (
+        "differs from what it began as in more than what was looked for"
+    )
+    assert (ended.options, ended.negatives) == (begun.options, begun.negatives)

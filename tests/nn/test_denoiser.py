@@ -12,7 +12,7 @@ D, K, T = 6, 3, 20
 def denoiser(kind: str) -> Denoiser:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = Denoiser(DenoiserConfig(kind=kind, hidden=7), D, K, T)  # type: ignore[arg-type]
+        made = Denoiser(DenoiserConfig(kind=kind, hidden=7), D, K, T)
         torch.nn.init.normal_(made.out.weight)
         return made
 

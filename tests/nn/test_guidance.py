@@ -18,7 +18,7 @@ COUNTS = torch.tensor([0.0, 50.0, 10.0, 40.0, 2.0, 30.0, 1.0, 20.0])
 def self_attentive(positions: str, seed: int = 0) -> SelfAttentive:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = SelfAttentive(GuidanceConfig(interests=K, positions=positions), D, L)  # type: ignore[arg-type]
+        made = SelfAttentive(GuidanceConfig(interests=K, positions=positions), D, L)
         torch.nn.init.normal_(made.position)
         return made.requires_grad_(False)
 

@@ -107,7 +107,7 @@ def test_what_was_acknowledged_survives_kill_9_of_the_redis_server(
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         output: list[str] = []
-        reader = threading.Thread(target=lambda: output.extend(process.stdout))  # type: ignore
+        reader = threading.Thread(target=lambda: output.extend(process.stdout))
         reader.start()
         for round in range(rounds):
             time.sleep(0.2)

@@ -33,11 +33,11 @@ def arm(kind: str, when: int) -> None:
 
         def step(self: loop._Training, *args: object) -> None:
             def fatal(*a: object, **k: object) -> None:
-                backward(*a, **k)  # pyright: ignore[reportArgumentType]
+                backward(*a, **k)
                 die()
 
             torch.Tensor.backward = fatal if self.state.step == when else backward
-            made(self, *args)  # pyright: ignore[reportArgumentType]
+            made(self, *args)
 
         loop._Training.step = step  # pyright: ignore[reportAttributeAccessIssue]
         return
@@ -48,7 +48,7 @@ def arm(kind: str, when: int) -> None:
         count += 1
         if count == when and kind == "write":
             die()
-        replace(*paths)  # pyright: ignore[reportArgumentType]
+        replace(*paths)
         if count == when:
             die()
 

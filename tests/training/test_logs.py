@@ -144,7 +144,7 @@ def test_tensorboard_is_told_every_number(
 
 def test_real_tensorboard_files_hold_the_validations(dataset: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
-    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 

@@ -41,16 +41,18 @@ class RemoteIndex(RetrievalIndex):
             DataError: the server does not answer, or the collection is not there or not of one
                 vector under inner product.
         """
+        from qdrant_client.models import VectorParams
+
         super().__init__()
         self._client, self._collection, self.size = client, collection, size
         with self._talking():
             vectors = client.get_collection(collection).config.params.vectors
-        if getattr(vectors, "distance", None) != "Dot":
+        if not isinstance(vectors, VectorParams) or vectors.distance != "Dot":
             raise DataError(
                 f"the Qdrant collection {collection!r} is not of vectors under distance Dot; let "
                 "RemoteIndex.build make it"
             )
-        self.width = vectors.size  # type: ignore[union-attr]
+        self.width = vectors.size
 
     @classmethod
     def build(

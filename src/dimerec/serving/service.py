@@ -258,7 +258,7 @@ def _weight(what: "list[Ask] | Near") -> int:
 def _answers(batch: Sequence[Work]) -> list[Result]:
     """The model's work: asks of one snapshot in one go, whatever request they came with."""
     out: list[Result] = [[] for _ in batch]
-    rows: dict[int, list[int]] = {}
+    asked: dict[int, tuple[Snapshot, list[tuple[int, list[Ask]]]]] = {}
     for row, (snapshot, what) in enumerate(batch):
         if isinstance(what, Near):
             try:
@@ -266,11 +266,9 @@ def _answers(batch: Sequence[Work]) -> list[Result]:
             except ServingError as e:
                 out[row] = e
         else:
-            rows.setdefault(id(snapshot), []).append(row)
-    for some in rows.values():
-        snapshot = batch[some[0]][0]
-        asks = [batch[row][1] for row in some]
-        answers = iter(snapshot.answer([ask for part in asks for ask in part]))  # type: ignore
-        for row, part in zip(some, asks, strict=True):
-            out[row] = [next(answers) for _ in part]  # type: ignore
+            asked.setdefault(id(snapshot), (snapshot, []))[1].append((row, what))
+    for snapshot, rows in asked.values():
+        answers = iter(snapshot.answer([ask for _, part in rows for ask in part]))
+        for row, part in rows:
+            out[row] = [next(answers) for _ in part]
     return out
