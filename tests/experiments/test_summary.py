@@ -124,6 +124,35 @@ def test_without_ranks_there_are_no_leads_and_missing_rows_are_said(
         summary.make(NAMES, "", data, plan, [], tmp_path, {})
 
 
+def test_leads_outlive_the_ranks_while_the_numbers_are_theirs(
+    made: Summary, done: Done, tmp_path: Path
+) -> None:
+    _, plan, results = done
+    data = StudyData(data=plan.data, epochs={"smoke": 1})
+    again = summary.make(NAMES, "", data, plan, results, tmp_path, {}, before=made)
+    assert again.leads == made.leads and made.leads
+    first = made.rows[0]
+    other = msgspec.structs.replace(first, weights=["another", *first.weights[1:]])
+    for was in (
+        msgspec.structs.replace(made, rows=[other, *made.rows[1:]]),
+        msgspec.structs.replace(made, rows=made.rows[1:]),
+        msgspec.structs.replace(made, metrics=made.metrics[:1]),
+    ):
+        assert summary.make(NAMES, "", data, plan, results, tmp_path, {}, before=was).leads == []
+
+
+def test_whiskers_are_of_several_seeds(made: Summary) -> None:
+    (bars,) = charts.draw(made).values()
+    assert b"LineCollection" in bars and b"deviation over seeds" in bars
+    alone = [
+        msgspec.structs.replace(r, seeds=[0], metrics={m: v[:1] for m, v in r.metrics.items()})
+        for r in made.rows
+    ]
+    for rows, axis in ((alone, ""), ([msgspec.structs.replace(r, x=1.0) for r in alone], "T")):
+        (drawn,) = charts.draw(msgspec.structs.replace(made, rows=rows, axis=axis)).values()
+        assert b"LineCollection" not in drawn and b"deviation" not in drawn
+
+
 def test_charts_are_pictures_with_every_row(made: Summary) -> None:
     (bars,) = charts.draw(made).values()
     assert bars.startswith(b"<?xml") and all(r.label.encode() in bars for r in made.rows)

@@ -23,14 +23,16 @@ def _bars(metric: str, rows: list[Row]) -> bytes:
     def paint(axes: Any) -> None:
         for at, row in enumerate(rows):
             values = _values(row, metric)
-            error = stdev(values) if len(values) > 1 else 0.0
             colour = ACCENT if row.label.startswith("DimeRec") else GREY
             axes.barh(at, mean(values), color=colour, height=0.6)
-            axes.errorbar(mean(values), at, xerr=error, color="#d9822b", capsize=3)
+            if len(values) > 1:
+                axes.errorbar(mean(values), at, xerr=stdev(values), color="#d9822b", capsize=3)
         axes.set_yticks(range(len(rows)), [r.label for r in rows])
         axes.invert_yaxis()
         percent = "" if scale(metric) == 1 else ", percent"
-        axes.set_xlabel(f"{shown(metric)}{percent} (bar: mean, whisker: deviation over seeds)")
+        several = any(len(_values(r, metric)) > 1 for r in rows)
+        bars = "bar: mean, whisker: deviation over seeds" if several else "one seed"
+        axes.set_xlabel(f"{shown(metric)}{percent} ({bars})")
 
     return svg(paint, (7.0, 1.2 + 0.34 * len(rows)))
 
@@ -51,8 +53,10 @@ def _curve(summary: Summary, rows: list[Row]) -> bytes:
             at = [ticks.index(r.x) for r in some if r.x is not None]
             values = [_values(r, metric) for r in some]
             means = [mean(v) for v in values]
-            errors = [stdev(v) if len(v) > 1 else 0.0 for v in values]
-            axes.errorbar(at, means, yerr=errors, color=colour, marker="o", capsize=3, label=label)
+            axes.plot(at, means, color=colour, marker="o", label=label)
+            for x, v in zip(at, values, strict=True):
+                if len(v) > 1:
+                    axes.errorbar(x, mean(v), yerr=stdev(v), color=colour, capsize=3)
         axes.set_xticks(range(len(ticks)), [f"{x:g}" for x in ticks])
         axes.set_xlabel(summary.axis)
         axes.set_ylabel("percent")

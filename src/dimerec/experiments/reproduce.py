@@ -83,7 +83,12 @@ def run(
 
 
 def write(task: Task) -> Summary:
-    """Summary, page and figures from the result file; DataError when it holds no row."""
+    """Summary, page and figures from the result file; DataError when it holds no row.
+
+    What only the ranks of the runs can tell is taken from the summary that is there already, when
+    they lie elsewhere and the numbers are the same.
+    """
+    file = task.out / "results.json"
     made = summary.make(
         (task.name, task.dataset, task.budget),
         task.study.budgets[task.budget].about,  # pyright: ignore[reportArgumentType]
@@ -93,8 +98,9 @@ def write(task: Task) -> Summary:
         task.work,
         {row.label: (row.x, row.series) for row in task.study.runs if row.x is not None},
         task.study.axis,
+        summary.read(file) if file.exists() else None,
     )
-    summary.write(made, task.out / "results.json")
+    summary.write(made, file)
     render(made, task.out)
     return made
 

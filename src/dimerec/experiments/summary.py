@@ -95,6 +95,7 @@ def make(
     work: Path,
     points: Mapping[str, tuple[float, str]],
     axis: str = "",
+    before: Summary | None = None,
 ) -> Summary:
     """The summary of a plan's results.
 
@@ -103,8 +104,9 @@ def make(
         terms: the budget in words.
         data: the study's entry of the dataset.
         results: those of the plan, not none.
-        work: where the rows' ranks lie; without them there are no leads.
+        work: where the rows' ranks lie; without them there are no new leads.
         points: hyper-parameter value and line of a figure, by label of the run.
+        before: an earlier summary: where ranks are missing, its leads stand if its rows do.
 
     Raises:
         DataError: there is no result.
@@ -144,7 +146,7 @@ def make(
         card={k: v for k, v in results[0].card.items() if k in CARD},
         machine="; ".join(sorted(machines)),
         rows=rows,
-        leads=_leads(plan, rows, work),
+        leads=_leads(plan, rows, work) or _kept(plan, rows, before),
         published=plan.published,
         notes=notes,
         curves=plan.curves,
@@ -244,6 +246,16 @@ def _leads(plan: Plan, rows: list[Row], work: Path) -> list[Lead]:
             leads.append(Lead(metric, best, second, gap.value, gap.low, gap.high, found.p))
     adjusted = comparison.statistics.holm([lead.p for lead in leads])
     return [msgspec.structs.replace(lead, p=p) for lead, p in zip(leads, adjusted, strict=True)]
+
+
+def _kept(plan: Plan, rows: list[Row], before: Summary | None) -> list[Lead]:
+    """The leads of an earlier summary of the very same numbers; none where any differ."""
+    if before is None or [m for m in plan.metrics if m in comparison.FAMILY] != [
+        m for m in before.metrics if m in comparison.FAMILY
+    ]:
+        return []
+    was, are = ({r.label: (r.seeds, r.metrics, r.weights) for r in x} for x in (before.rows, rows))
+    return before.leads if was == are else []
 
 
 def _seed(result: Result) -> int:
