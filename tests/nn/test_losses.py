@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dimerec.nn import losses
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import (
     Candidates,
@@ -93,12 +94,23 @@ def test_sampled_softmax_is_its_definition(
             assert float(got[i, j].detach()) == pytest.approx(want, abs=1e-3, rel=1e-3)
 
 
-def test_full_softmax_is_cross_entropy_without_padding() -> None:
-    table, targets, queries = items(), torch.tensor([1, 5, 11]), draw(3, 3, 1, D)
-    got = Candidates(SoftmaxConfig(), table, targets, *NONE).log_likelihood(queries)
-    logits = queries[:, 0] @ table.table()[1:].T
-    want = -F.cross_entropy(logits, targets - 1, reduction="none")
-    torch.testing.assert_close(got[:, 0], want)
+@pytest.mark.parametrize("rows", [1, 4, 256])  # of six
+def test_full_softmax_is_cross_entropy_without_padding(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "ROWS", rows)
+    table, targets, queries = items(), torch.tensor([1, 5, 11]), draw(3, 3, 2, D)
+    config = SoftmaxConfig(temperature=0.5)
+    got = Candidates(config, table, targets, *NONE).log_likelihood(queries)
+    logits = queries @ table.table()[1:].T / 0.5
+    for one in range(2):
+        want = -F.cross_entropy(logits[:, one], targets - 1, reduction="none")
+        torch.testing.assert_close(got[:, one], want)
+
+
+def test_full_softmax_of_nothing_is_nothing() -> None:
+    none = Candidates(SoftmaxConfig(), items(), torch.zeros(0, dtype=torch.int64), *NONE)
+    assert none.log_likelihood(draw(3, 0, 2, D)).shape == (0, 2)
 
 
 def test_logq_makes_the_partition_function_unbiased() -> None:

@@ -19,6 +19,7 @@ from dimerec.errors import ConfigError
 from dimerec.nn import pairwise
 from dimerec.nn.embeddings import ItemEmbedding
 
+ROWS = 256  # of the full softmax at once, so that their logits stay in a processor's cache
 SPREAD = 32  # V / M up to which one product with all items is cheaper than M vectors a target
 
 
@@ -133,20 +134,28 @@ class Candidates:
 
     def log_likelihood(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
         """log p(target | query) of every query, by the full or the sampled softmax."""
+        if self.kind == "full":
+            return self._full(queries)
         positive, others = self._logits(queries)
-        if self.kind == "private":
-            others = others - self.correction.unsqueeze(1)
-        elif self.kind == "shared":
-            others = others - self.correction
+        private = self.kind == "private"
+        others = others - (self.correction.unsqueeze(1) if private else self.correction)
         return -F.softplus(others.logsumexp(-1) - positive)
+
+    def _full(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
+        """By the full softmax, a piece of the rows at a time: V logits of every row at once would
+        go through memory a dozen times."""
+        rows, items = self._scaled(queries).flatten(0, 1), self.others[1:].T
+        targets = (self.targets - 1).repeat_interleave(queries.shape[1])
+        size = ROWS if rows.device.type == "cpu" else max(1, len(rows))
+        pieces = zip(rows.split(size), targets.split(size), strict=True)
+        costs = [F.cross_entropy(r @ items, t, reduction="none") for r, t in pieces]
+        return -torch.cat(costs).view(queries.shape[:2])
 
     def _logits(
         self, queries: Float[Tensor, "N Q d"]
     ) -> tuple[Float[Tensor, "N Q"], Float[Tensor, "N Q C"]]:
-        """Logits of the targets and of all other candidates; -inf where one is masked."""
-        if self.config.unit:
-            queries = F.normalize(queries, dim=-1)
-        queries = queries / self.config.temperature
+        """Logits of the targets and of the drawn items; -inf where one is masked."""
+        queries = self._scaled(queries)
         positive = (queries * self.positive.unsqueeze(1)).sum(-1)
         if self.kind == "private":
             if self.picked is None:
@@ -156,13 +165,15 @@ class Candidates:
                 others = (queries @ self.others.T).gather(2, picked)
             return positive, others.masked_fill(self.masked.unsqueeze(1), -torch.inf)
         others = queries @ self.others.T
-        if self.kind == "shared":
-            row, column = self.hits
-            others[row, :, column] = -torch.inf
-        else:
-            others[:, :, 0] = -torch.inf
-            others[torch.arange(len(others), device=others.device), :, self.targets] = -torch.inf
+        row, column = self.hits
+        others[row, :, column] = -torch.inf
         return positive, others
+
+    def _scaled(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q d"]:
+        """The queries, so that inner products are logits."""
+        if self.config.unit:
+            queries = F.normalize(queries, dim=-1)
+        return queries / self.config.temperature
 
 
 def _kind(negatives: Tensor) -> Literal["full", "shared", "private"]:
