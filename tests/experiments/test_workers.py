@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -67,3 +69,46 @@ def test_shut_down_it_ends_what_has_begun_and_begins_nothing(tmp_path: Path) -> 
     (tmp_path / "one").touch()
     shutting.join()
     assert first.result() == "one"
+
+
+def wait_forever(told: Path) -> None:
+    told.with_suffix(".part").write_text(str(os.getpid()))
+    told.with_suffix(".part").rename(told)
+    time.sleep(600)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc for the process's state")
+def test_a_process_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from dimerec.experiments.workers import Workers\n"
+        "from tests.experiments.test_workers import wait_forever\n"
+        "if __name__ == '__main__':\n"
+        f"    Workers(1, 1).submit(wait_forever, Path({str(tmp_path / 'pid')!r})).result()\n"
+    )
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "src")])}
+    parent = subprocess.Popen([sys.executable, str(script)], env=env)
+    while not (tmp_path / "pid").exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    worker = int((tmp_path / "pid").read_text())
+    assert alive(worker)
+    parent.kill()
+    parent.wait()
+    for _ in range(200):
+        if not alive(worker):
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the process went on without its parent")

@@ -1,6 +1,7 @@
 """Processes that are replaced after some tasks: those that train grow with each run."""
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,7 +14,8 @@ class Workers:
 
     `ProcessPoolExecutor(max_tasks_per_child=...)` may wait for ever when a process has done its
     share (CPython gh-115634), and ends as a whole when one is killed. Here each process is a
-    pool of its own behind a thread, so that a killed one costs its task alone.
+    pool of its own behind a thread, so that a killed one costs its task alone. All of them end
+    when the process that made them does, however it ends.
     """
 
     def __init__(self, number: int, tasks: int) -> None:
@@ -32,7 +34,8 @@ class Workers:
         if not getattr(own, "left", 0):
             if old := getattr(own, "pool", None):
                 old.shutdown()
-            own.pool, own.left = ProcessPoolExecutor(1, self._context), self._tasks
+            own.pool = ProcessPoolExecutor(1, self._context, initializer=_end_with_parent)
+            own.left = self._tasks
             self._pools.append(own.pool)
         own.left -= 1
         try:
@@ -46,3 +49,14 @@ class Workers:
         self._threads.shutdown(cancel_futures=True)
         for pool in self._pools:
             pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
