@@ -35,6 +35,9 @@ class SoftmaxConfig(Struct, frozen=True):
         loss: "softmax" over the target and the negatives, or over all items where there are none;
             "bce", "gbce" and "bpr" need negatives (see `dimerec.nn.pairwise`).
         calibration: t of gBCE: 0 is BCE, 1 calibrates probabilities for uniform negatives.
+        prior: of "bce" and "gbce": logits are lowered by log(M / beta), so that an inner product of
+            0 means what a candidate is worth on average. Otherwise all item vectors have to say
+            so by a part they share, and with many negatives it drowns what each is of its own.
     """
 
     unit: bool = False
@@ -42,11 +45,16 @@ class SoftmaxConfig(Struct, frozen=True):
     logq: bool = False
     loss: Literal["softmax", "bce", "gbce", "bpr"] = "softmax"
     calibration: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.75
+    prior: bool = False
 
     def __post_init__(self) -> None:
         if self.logq and self.needs_negatives:
             raise ValueError(
                 f'logq = true corrects the softmax: loss = "{self.loss}" needs logq = false'
+            )
+        if self.prior and self.loss not in ("bce", "gbce"):
+            raise ValueError(
+                f'prior = true lowers logits of "bce" and "gbce", not of "{self.loss}"'
             )
 
     @property
@@ -130,6 +138,9 @@ class Candidates:
             return pairwise.bpr(*flat, weight, self.draws).view_as(positive)
         calibration = self.config.calibration if self.config.loss == "gbce" else 0.0
         beta = pairwise.gbce_beta(calibration, self.draws, self.size)
+        if self.config.prior:
+            lower = math.log(self.draws / beta)
+            flat = flat[0] - lower, flat[1] - lower
         return pairwise.bce(*flat, weight, self.draws, beta).view_as(positive)
 
     def log_likelihood(self, queries: Float[Tensor, "N Q d"]) -> Float[Tensor, "N Q"]:
