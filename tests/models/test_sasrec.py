@@ -35,26 +35,6 @@ def test_the_start_is_the_default_where_nothing_is_said() -> None:
     assert torch.equal(build().items.weight, build(start="normal").items.weight)
 
 
-@pytest.mark.parametrize("start", ["normal", "xavier"])
-def test_inputs_may_have_a_table_of_their_own(start: str) -> None:
-    one, two = build(start=start), build(start=start, constrained=False)
-    assert set(two.state_dict()) - set(one.state_dict()) == {"inputs.weight"}
-    assert torch.equal(one.items.weight, two.items.weight)
-    spread = [float(t.weight.detach().std()) for t in (two.inputs, two.items)]
-    assert spread[0] == pytest.approx(spread[1], rel=0.02)
-    history = torch.tensor([[0, 0, 3, 4, 5]])
-    with torch.no_grad():
-        before = two.encode(history, torch.zeros(0))
-        two.items.weight[3:6] += 1  # outputs alone
-        assert torch.equal(two.encode(history, torch.zeros(0)), before)
-        two.inputs.weight[3:6] += 1
-        assert not torch.allclose(two.encode(history, torch.zeros(0)), before)
-        one.items.weight.copy_(two.inputs.weight)
-    torch.testing.assert_close(
-        one.encode(history, torch.zeros(0)), two.encode(history, torch.zeros(0))
-    )
-
-
 def test_another_start_is_refused() -> None:
     with pytest.raises(ConfigError, match="start"):
         build(start="zero")

@@ -15,9 +15,8 @@ the sampled softmax of DimeRec's default, the stronger choice in the literature.
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float, Int
 from msgspec import Meta
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
@@ -35,14 +34,11 @@ class Config(Struct, frozen=True):
         start: item vectors are drawn from N(0, 1/d) ("normal"), or from Xavier's uniform
             distribution of the whole table, sqrt(V / 2d) times shorter ("xavier", the published
             code's): what an item has learned outweighs its draw after far fewer steps.
-        constrained: one table is both input and output; else inputs have their own. BCE and gBCE
-            with many negatives push all outputs the same way, and the inputs with them.
         transformer, softmax: see their structs.
     """
 
     width: Annotated[int, Meta(ge=2)] = 64
     start: Literal["normal", "xavier"] = "normal"
-    constrained: bool = True
     transformer: TransformerConfig = TransformerConfig()
     softmax: SoftmaxConfig = SoftmaxConfig()
 
@@ -58,34 +54,21 @@ class Model(SequentialModel):
     def __init__(self, config: Config, catalogue: Catalogue) -> None:
         super().__init__()
         self.config, self.width = config, config.width
-        self.items = self._table(catalogue)
-        self.transformer = Transformer(config.transformer, config.width, catalogue.length)
-        if not config.constrained:
-            self.inputs = self._table(catalogue)
-
-    def _table(self, catalogue: Catalogue) -> ItemEmbedding:
-        table = ItemEmbedding(catalogue.size, self.width, unit=self.config.softmax.unit)
-        if self.config.start == "xavier":
+        self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
+        if config.start == "xavier":
             with torch.no_grad():
-                nn.init.xavier_uniform_(table.weight)[0] = 0
-        return table
-
-    def states(
-        self, history: Int[Tensor, "B L"], rng: Generator | None = None
-    ) -> Float[Tensor, "B L d"]:
-        """The state after every position. `rng` drives dropout, None: none."""
-        table = self.items if self.config.constrained else self.inputs
-        return self.transformer(table(history), history, rng)
+                nn.init.xavier_uniform_(self.items.weight)[0] = 0
+        self.transformer = Transformer(config.transformer, config.width, catalogue.length)
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         at = batch.targets > 0
-        states = self.states(batch.history, rng)[at]
+        states = self.transformer(self.items(batch.history), batch.history, rng)[at]
         candidates = Candidates.of(batch, at, self.config.softmax, self.items)
         name = self.config.softmax.loss
         return LossParts({name: softmax_loss(candidates, states.unsqueeze(1))}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
-        return self.states(history)[:, -1:]
+        return self.transformer(self.items(history), history)[:, -1:]
 
     def item_vectors(self) -> Tensor:
         return self.items.table()
