@@ -130,7 +130,7 @@ def test_a_terminal_that_cannot_show_a_title(shop_folder: Path):
 def test_nobody_reads_the_output(more: list[str]):
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "wb") as out:  # noqa: PTH123 - a file descriptor
+    with os.fdopen(writer, "wb") as out:
         done = subprocess.run(
             [DIMEREC, "sources", *more], stdout=out, stderr=subprocess.PIPE, text=True
         )

@@ -13,6 +13,7 @@ from dimerec.experiments.demo import Demo
 from dimerec.experiments.denoising import Chain, along_chain
 from dimerec.experiments.findings import Findings, main_categories, neighbours
 from dimerec.experiments.showcase import typical
+from dimerec.models.dimerec import Model
 
 
 def test_the_chains_last_prediction_is_what_the_model_retrieves_with(demo: Demo, found: Findings):
@@ -81,8 +82,9 @@ def test_the_map_is_the_plane_of_greatest_variance(demo: Demo, found: Findings):
 
 def test_interests_and_generated_vectors_are_the_models(demo: Demo, found: Findings):
     model = demo.bundle("dimerec").model()
+    assert isinstance(model, Model)
     padded = [0] * (12 - len(found.showcase.history)) + found.showcase.history[-12:]
-    expected = model.guide(torch.tensor([padded]))[0].numpy()  # type: ignore[operator]
+    expected = model.guide(torch.tensor([padded]))[0].numpy()
     expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(found.interests, expected, atol=1e-5)
     assert found.generated.shape == (32, 16)

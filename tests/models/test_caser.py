@@ -71,8 +71,8 @@ def test_filters_against_loops_over_windows(
         image = table[window[-order:]]  # [order, d]
         want: list[float] = []
         if model.filters.vertical is not None:
-            weight = model.filters.vertical.weight.detach().numpy()[:, 0]
-            bias = model.filters.vertical.bias.detach().numpy()  # type: ignore[union-attr]
+            given = [p.detach().numpy() for p in model.filters.vertical.parameters()]
+            weight, bias = given[0][:, 0], given[1]
             for v in range(n_v):
                 want += [float(weight[v] @ image[:, c] + bias[v]) for c in range(4)]
         for height, (weight, bias) in enumerate(layers, 1):

@@ -92,12 +92,14 @@ def test_a_failing_encoder_is_an_error_not_a_crash(bundle, monkeypatch):
         Engine.open(bundle).check_golden()
 
 
-def test_the_index_is_the_one_that_was_given(bundle):
+def test_the_index_is_the_one_that_was_given(bundle, monkeypatch):
     vectors = bundle.model().item_vectors().numpy()
     given = ApproximateIndex.build(vectors)
     searched = []
     search = given.search
-    given.search = lambda *args: searched.append(args[0].shape) or search(*args)  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        given, "search", lambda *args: searched.append(args[0].shape) or search(*args)
+    )
     engine = Engine.open(bundle, index=given, compiled=False)
     exact = Engine.open(bundle, index="exact", compiled=False)
     one, two = engine.recommend(QUERIES[:1])[0], exact.recommend(QUERIES[:1])[0]
