@@ -247,3 +247,20 @@ def test_the_recipe_is_the_published_one_at_half_the_width() -> None:
         if name != "width"
     )
     assert recipe.training.learning_rate == 0.001 and recipe.training.batch_size == 512
+
+
+def test_item_vectors_start_as_long_as_the_option_says() -> None:
+    """N(0, 1) as in the published code, or within Xavier's bound sqrt(6 / (V + d))."""
+    starts = ("normal", "xavier")
+    normal, xavier = (build(width=64, start=start).items.weight.detach() for start in starts)
+    assert not bool(normal[0].any()) and not bool(xavier[0].any())
+    assert float(normal[1:].std()) == pytest.approx(1, rel=0.1)
+    bound = math.sqrt(6 / (V + 64))
+    assert float(xavier.abs().max()) <= bound
+    assert float(xavier[1:].std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    assert torch.equal(build(width=64).items.weight, normal)  # committed results were made so
+
+
+def test_another_start_is_refused() -> None:
+    with pytest.raises(ConfigError, match="start"):
+        build(start="zero")

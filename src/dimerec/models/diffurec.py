@@ -20,7 +20,7 @@ Where this file differs from the code:
   over as many steps as the width.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,9 @@ class Config(Struct, frozen=True):
 
     Attributes:
         width: d, divisible by `heads`.
+        start: item vectors are drawn from N(0, 1) ("normal", the code's), or from Xavier's uniform
+            distribution of the whole table, sqrt(V / 2) times shorter ("xavier"): logits then
+            begin near 0 instead of as far apart as sqrt(d).
         layers, heads: depth and attention heads of the Approximator.
         dropout: rate inside the Approximator while training.
         item_dropout: rate on the history's item vectors while training.
@@ -56,6 +59,7 @@ class Config(Struct, frozen=True):
     """
 
     width: Annotated[int, Meta(ge=2)] = 128
+    start: Literal["normal", "xavier"] = "normal"
     layers: Positive = 4
     heads: Positive = 4
     dropout: Rate = 0.1
@@ -156,8 +160,11 @@ class Model(SequentialModel):
         super().__init__()
         self.config, self.width, self.length = config, config.width, catalogue.length
         self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
-        with torch.no_grad():
-            self.items.weight.mul_(config.width**0.5)  # standard normal
+        if config.start == "xavier":
+            self.items.draw_xavier()
+        else:
+            with torch.no_grad():
+                self.items.weight.mul_(config.width**0.5)  # standard normal
         self.norm = nn.LayerNorm(config.width, eps=1e-8)
         T = config.schedule.steps
         self.step = StepMLP(T, config.width, 4 * config.width, nn.SiLU(), stretch=1000 / T)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
@@ -56,8 +56,7 @@ class Model(SequentialModel):
         self.config, self.width = config, config.width
         self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
         if config.start == "xavier":
-            with torch.no_grad():
-                nn.init.xavier_uniform_(self.items.weight)[0] = 0
+            self.items.draw_xavier()
         self.transformer = Transformer(config.transformer, config.width, catalogue.length)
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:

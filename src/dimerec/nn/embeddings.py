@@ -24,6 +24,12 @@ class ItemEmbedding(nn.Module):
         with torch.no_grad():
             self.weight[0].zero_()
 
+    @torch.no_grad()
+    def draw_xavier(self) -> None:
+        """Vectors from Xavier's uniform distribution of the whole table: each coordinate within
+        sqrt(6 / (V + d)), which is sqrt((V + d) / 2d) times shorter than what they start from."""
+        nn.init.xavier_uniform_(self.weight)[0] = 0
+
     def forward(self, numbers: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Vectors of `numbers`; zero for padding."""
         if not self.unit:
