@@ -122,3 +122,15 @@ def test_a_failed_row_does_not_lose_the_page(
     assert done.exit_code != 0
     made = summary.read(tmp_path / "r" / "table2" / "latest-small-smoke" / "results.json")
     assert [row.label for row in made.rows] == ["SASRec"] and "not run: ComiRec-SA" in made.notes
+
+
+def test_a_broken_summary_is_said_before_anything_runs(tmp_path: Path) -> None:
+    """Not after hours of runs, when the page is made."""
+    file = tmp_path / "r" / "table2" / "latest-small-smoke" / "results.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"rows": ')
+    words = ["reproduce", "table2", "--results", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
+    done = CliRunner().invoke(app, words)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "no summary of results" in said and "delete it" in said
+    assert not (tmp_path / "w").exists()

@@ -72,8 +72,10 @@ def run(
     `report` and `look` as `runner.run` takes them.
 
     Raises:
+        DataError: what stands there as summary is none; nothing has been run.
         DimeRecError: as `runner.run`, after everything that succeeded has been written.
     """
+    _there(task)
     try:
         runner.run(task.plan, task.rows, task.work, jobs=jobs, report=report, look=look)
     finally:
@@ -88,7 +90,6 @@ def write(task: Task) -> Summary:
     What only the ranks of the runs can tell is taken from the summary that is there already, when
     they lie elsewhere and the numbers are the same.
     """
-    file = task.out / "results.json"
     made = summary.make(
         (task.name, task.dataset, task.budget),
         task.study.budgets[task.budget].about,  # pyright: ignore[reportArgumentType]
@@ -98,11 +99,17 @@ def write(task: Task) -> Summary:
         task.work,
         {row.label: (row.x, row.series) for row in task.study.runs if row.x is not None},
         task.study.axis,
-        summary.read(file) if file.exists() else None,
+        _there(task),
     )
-    summary.write(made, file)
+    summary.write(made, task.out / "results.json")
     render(made, task.out)
     return made
+
+
+def _there(task: Task) -> Summary | None:
+    """The summary that an earlier call has left."""
+    file = task.out / "results.json"
+    return summary.read(file) if file.exists() else None
 
 
 def render(made: Summary, out: Path) -> None:

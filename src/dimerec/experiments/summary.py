@@ -179,7 +179,8 @@ def read(file: Path) -> Summary:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Summary)
     except (OSError, msgspec.DecodeError) as e:
-        raise DataError(f"{file}: no summary of results ({e})") from e
+        reason = f"{file}: no summary of results ({e}); delete it to have it made anew"
+        raise DataError(reason) from e
 
 
 def places(rows: Sequence[Row], metric: str) -> tuple[str, str]:
