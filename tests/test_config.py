@@ -32,6 +32,9 @@ def refused(tree: dict[str, Any], kind: type = RunConfig) -> str:
     return text.removeprefix("mine.toml: ")
 
 
+OF_NEGATIVES = "kind, number, private, exclude"
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
@@ -41,7 +44,7 @@ def refused(tree: dict[str, Any], kind: type = RunConfig) -> str:
         ({"seed": True}, "seed = True: must be an integer >= 0"),
         ({"seed": -1}, "seed = -1: must be an integer >= 0"),
         ({"training": {"learning_rate": 0}}, "training.learning_rate = 0: must be a number > 0"),
-        ({"training": 3}, "training = 3: must be a table of settings"),
+        ({"negatives": 3}, f"negatives = 3: must be a table of settings: {OF_NEGATIVES}"),
         ({"model": 3}, "model = 3: Expected `str`, got `int`"),
         (
             {"negatives": {"kind": "some"}},

@@ -182,7 +182,7 @@ def _explain(message: str, value: Any, kind: type) -> str:
 def _allowed(field: Any) -> str:
     """What the type of a field admits, in words; empty when msgspec's own words must do."""
     if isinstance(field, msgspec.inspect.StructType):
-        return "must be a table of settings"
+        return f"must be a table of settings: {', '.join(f.encode_name for f in field.fields)}"
     if isinstance(field, msgspec.inspect.LiteralType):
         return f"must be one of {', '.join(map(repr, field.values))}"
     if isinstance(field, msgspec.inspect.StrType) and field.pattern:
