@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,8 +67,8 @@ def main() -> None:
             items = ItemEmbedding(size, given.width)
             queries = torch.randn(given.rows, given.width).requires_grad_()
             targets = torch.randint(1, size, (given.rows,))
-        before, lost = seconds(lambda: whole(items, queries, targets), given.turns)  # noqa: B023
-        after, same = seconds(lambda: pieces(items, queries, targets), given.turns)  # noqa: B023
+        before, lost = seconds(partial(whole, items, queries, targets), given.turns)
+        after, same = seconds(partial(pieces, items, queries, targets), given.turns)
         assert abs(lost - same) < 1e-4 * lost
         results["catalogues"][size] = {"whole": before, "pieces": after, "ratio": before / after}
         print(f"{size:,} items: {before:.3f} s at once, {after:.3f} s in pieces: "

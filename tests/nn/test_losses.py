@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimerec.nn import losses
 from dimerec.nn.embeddings import ItemEmbedding
@@ -223,13 +223,20 @@ def test_gradients_by_finite_differences(kind: str) -> None:
         )
 
     torch.autograd.gradcheck(losses, (draw(6, 2, 3, D).double().requires_grad_(),))
-    weight = table.weight
+
+    class Around(nn.Module):
+        """Losses of queries as a module that owns the table, whose rows can then be replaced."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = table
+
+        def forward(self, queries: Tensor) -> Tensor:
+            return torch.stack(losses(queries)).sum()
 
     def of_table(moved: Tensor) -> Tensor:
-        table.weight = None  # type: ignore[assignment]
-        table.weight = moved  # type: ignore[assignment]
-        return sum(losses(draw(6, 2, 3, D).double()), torch.zeros(()).double())
+        queries = draw(6, 2, 3, D).double()
+        return torch.func.functional_call(Around(), {"table.weight": moved}, (queries,))
 
-    del table.weight
-    rows = weight.detach()[1:].clone().requires_grad_()
+    rows = table.weight.detach()[1:].clone().requires_grad_()
     torch.autograd.gradcheck(lambda r: of_table(torch.cat([torch.zeros(1, D).double(), r])), rows)
