@@ -75,7 +75,7 @@ def run(
         DataError: what stands there as summary is none; nothing has been run.
         DimeRecError: as `runner.run`, after everything that succeeded has been written.
     """
-    _there(task)
+    _there(task)  # a broken one stops the page: better now than when the runs are done
     try:
         runner.run(task.plan, task.rows, task.work, jobs=jobs, report=report, look=look)
     finally:
