@@ -96,6 +96,15 @@ def test_a_run_may_have_a_budget_of_its_own(tmp_path: Path) -> None:
     assert fingerprint(own, same, 0) == fingerprint(plan, plan.runs[1], 0)
 
 
+def test_a_run_may_have_fewer_seeds_than_its_plan(tmp_path: Path) -> None:
+    plan = written(
+        tmp_path, PLAN.replace('config = "popularity"', 'config = "popularity"\nseeds = [1]')
+    )
+    trainings = [(run.label, seed) for run, seed in plan.trainings]
+    assert trainings == [("SASRec", 0), ("Popularity", 1), ("SASRec", 1)]
+    assert fingerprint(plan, plan.runs[0], 1) == fingerprint(written(tmp_path), plan.runs[0], 1)
+
+
 @pytest.mark.parametrize("name", ["hr@5", "recall@20", "hr"])
 def test_a_published_metric_that_no_result_has_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"'SASRec' has a published '{name}'.*10, 20, 50"):
@@ -110,6 +119,11 @@ def test_a_published_metric_that_no_result_has_is_refused(tmp_path: Path, name: 
         ('config = "sasrec"', 'config = "sasreck"', "sasreck"),
         ("options.width=8", "options.widht=8", "widht"),
         ('label = "SASRec"', 'label = "Popularity"', "two rows are labelled 'Popularity'"),
+        (
+            'config = "popularity"',
+            'config = "popularity"\nseeds = [1, 7]',
+            "'Popularity' has seed 7",
+        ),
         ("title", "= title", "no readable experiment"),
     ],
 )

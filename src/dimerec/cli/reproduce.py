@@ -137,14 +137,15 @@ def _planned(plan: "Plan", file: Path, work: Path, jobs: int) -> None:
     cost = runner.costs(plan, done, work)
     rows = []
     for run in plan.runs:
-        left = sum(1 for one, _ in todo if one.label == run.label)
+        left = sum(one.label == run.label for one, _ in todo)
+        seeds = sum(one.label == run.label for one, _ in plan.trainings)
         each = cost.get(run.label)
         minutes = "" if not left else "?" if each is None else f"{left * each / 60:.1f}"
-        rows.append([run.label, str(len(plan.seeds) - left), str(left), minutes])
+        rows.append([run.label, f"{seeds - left} of {seeds}", str(left), minutes])
     console = output.err()
     for label, there, left, minutes in rows:
         about = f", about {minutes} min" if minutes not in ("", "?") else ""
-        console.print(f"{label}: {there} of {len(plan.seeds)} there, {left} to run{about}")
+        console.print(f"{label}: {there} there, {left} to run{about}")
     if todo and all(one.label in cost for one, _ in todo):
         total = sum(cost[one.label] for one, _ in todo) / 60 / jobs
         console.print(f"about {total:.0f} minutes in all, {jobs} at once")
@@ -157,4 +158,4 @@ def _table(plan: "Plan", found: "list[Result]") -> None:
     columns = ["model", *(m.upper() for m in plan.metrics), "seeds"]
     output.table(plan.title, columns, tables.cells(plan, found), right=columns[1:])
     if todo:
-        output.line(f"{todo} of {len(plan.runs) * len(plan.seeds)} runs are still to do.")
+        output.line(f"{todo} of {len(plan.trainings)} runs are still to do.")

@@ -74,7 +74,7 @@ class RunPlan(Struct, frozen=True):
         variants: further rows from the same weights.
         note: a remark printed under the table.
         published: figures that this row is held against.
-        waiting: some of its seeds are still to be run; the page says how many are there.
+        seeds: those of the plan's that it is run with, where fewer show what it is for; empty: all.
     """
 
     label: str
@@ -84,7 +84,7 @@ class RunPlan(Struct, frozen=True):
     variants: list[Variant] = []
     note: str = ""
     published: list[Target] = []
-    waiting: bool = False
+    seeds: list[int] = []
 
     @property
     def labels(self) -> list[str]:
@@ -154,13 +154,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     published: list[Published] = []
     curves: list[Curve] = []
 
+    @property
+    def trainings(self) -> list[tuple[RunPlan, int]]:
+        """Each run with each of its seeds, seed by seed."""
+        pairs = [(run, seed) for seed in self.seeds for run in self.runs]
+        return [(run, seed) for run, seed in pairs if seed in (run.seeds or self.seeds)]
+
 
 def load(path: str | Path) -> Plan:
     """Read an experiment file; every run's configuration is loaded, so that a slip shows now.
 
     Raises:
-        ConfigError: unreadable, an unknown key, a value out of range, two rows of one label, a
-            published metric that no result has.
+        ConfigError: unreadable, an unknown key, a value out of range, two rows of one label, a seed
+            that is not the plan's, a published metric that no result has.
     """
     path = Path(path)
     try:
@@ -183,6 +189,11 @@ def checked(plan: Plan, where: str) -> Plan:
     known = {f"{kind}@{n}" for kind in METRICS for n in CUTOFFS}
     for run in plan.runs:
         recipe(plan, run, plan.seeds[0])
+        if others := set(run.seeds) - set(plan.seeds):
+            raise ConfigError(
+                f"{where}: {run.label!r} has seed {min(others)}, which is not one of the plan's; "
+                f"those are {', '.join(map(str, plan.seeds))}"
+            )
         for name in (m for target in run.published for m in target.metrics):
             if name not in known:
                 raise ConfigError(

@@ -97,8 +97,11 @@ def read(path: Path) -> list[Result]:
 def pending(plan: Plan, done: list[Result]) -> list[tuple[RunPlan, int]]:
     """Runs whose results are not there yet, seed by seed."""
     have = {(r.label, r.fingerprint) for r in done}
-    todo = [(run, seed) for seed in plan.seeds for run in plan.runs]
-    return [(run, s) for run, s in todo if (run.label, fingerprint(plan, run, s)) not in have]
+    return [
+        (run, seed)
+        for run, seed in plan.trainings
+        if (run.label, fingerprint(plan, run, seed)) not in have
+    ]
 
 
 def run(
@@ -123,7 +126,7 @@ def run(
         DimeRecError: after the last run, when some failed; names them.
     """
     todo = pending(plan, read(results))
-    report(f"{plan.title}: {len(todo)} of {len(plan.runs) * len(plan.seeds)} runs to do")
+    report(f"{plan.title}: {len(todo)} of {len(plan.trainings)} runs to do")
     if todo:
         dataset = prepared(plan, work)
         results.parent.mkdir(parents=True, exist_ok=True)
@@ -167,9 +170,8 @@ def run(
 def current(plan: Plan, results: Path) -> list[Result]:
     """Results in the file that the plan as it stands now would give."""
     marks = {
-        (label, fingerprint(plan, run, s))
-        for run in plan.runs
-        for s in plan.seeds
+        (label, fingerprint(plan, run, seed))
+        for run, seed in plan.trainings
         for label in run.labels
     }
     return [r for r in read(results) if (r.label, r.fingerprint) in marks]
@@ -178,11 +180,10 @@ def current(plan: Plan, results: Path) -> list[Result]:
 def costs(plan: Plan, done: list[Result], work: Path) -> dict[str, float]:
     """Seconds that one training of a row took, by label, where one of its seeds is known."""
     rows = {r.label: r.training["seconds"] for r in done}
-    for run in plan.runs:
-        for seed in plan.seeds:
-            file = _folder(plan, run, seed, work) / "run.json"
-            if run.label not in rows and file.is_file():
-                rows[run.label] = msgspec.json.decode(file.read_bytes())["seconds"]
+    for run, seed in plan.trainings:
+        file = _folder(plan, run, seed, work) / "run.json"
+        if run.label not in rows and file.is_file():
+            rows[run.label] = msgspec.json.decode(file.read_bytes())["seconds"]
     return {run.label: rows[run.label] for run in plan.runs if run.label in rows}
 
 
