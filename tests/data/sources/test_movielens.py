@@ -88,6 +88,20 @@ def test_commas_quotes_and_both_line_ends(tmp_path: Path, end: str, packed: bool
     ]
 
 
+def test_pairs_keep_the_order_of_each_user(tmp_path: Path) -> None:
+    (tmp_path / "ml-1m.txt").write_text("1 7\n1 3\n2 3\n1 9\n2 1\n")
+    events, items = parse("ml-1m-sasrec", tmp_path)
+    assert items is None
+    assert events.columns == ["user", "item", "position"]
+    assert events.rows() == [(1, 7, 0), (1, 3, 1), (2, 3, 0), (1, 9, 2), (2, 1, 1)]
+    log = sources.read("ml-1m-sasrec", tmp_path, complete=False).log
+    assert log.frame.filter(pl.col("user") == 1)["item"].to_list() == [7, 3, 9]
+    assert not log.timed
+    (tmp_path / "ml-1m.txt").write_text("1 7\n1 3 4\n")
+    with pytest.raises(DataError, match=r"ml-1m\.txt, line 2: expected 2 fields .* found 3"):
+        parse("ml-1m-sasrec", tmp_path)
+
+
 def test_ratings_alone_are_enough(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::2::4.5::978300760\n")
     assert parse("ml-10m", tmp_path)[1] is None
