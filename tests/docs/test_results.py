@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -32,6 +33,20 @@ def test_every_run_has_its_result_and_the_page_says_which_have_fewer_seeds(path:
         told |= dict.fromkeys(labels.split("; "), count)
     fewer = {label: str(len(run.seeds)) for run in plan.runs if run.seeds for label in run.labels}
     assert told == fewer
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
+def test_what_is_not_reached_has_an_explanation_and_nothing_else_has(path: Path) -> None:
+    found = tables.by_label(PLANS[path], runner.current(PLANS[path], RESULTS[path]))
+    for run in PLANS[path].runs:
+        for target in run.published:
+            missed = [
+                metric
+                for metric, theirs in target.metrics.items()
+                if abs(mean(r.metrics[metric] for r in found[run.label]) / theirs - 1)
+                > target.tolerance
+            ]
+            assert bool(missed) is bool(target.explained), (run.label, target.source, missed)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)

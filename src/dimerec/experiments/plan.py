@@ -56,11 +56,13 @@ class Target(Struct, frozen=True):
         source: whose, and where they stand.
         metrics: for example `{"hr@20" = 0.6064}`.
         tolerance: relative difference that still counts as the same.
+        explained: what was tested and accounts for a difference above that; printed with one.
     """
 
     source: str
     metrics: dict[str, float]
     tolerance: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
+    explained: str = ""
 
 
 class RunPlan(Struct, frozen=True):

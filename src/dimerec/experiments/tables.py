@@ -67,21 +67,27 @@ def _together(numbers: Mapping[str, int], words: Callable[[int], str]) -> list[s
 
 def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
     """Lines of a table of our figures beside the published ones; none where a plan has none."""
-    lines = []
+    lines, explained = [], []
     for run in plan.runs:
         found = rows[run.label]
         for target in run.published if found else []:
+            reached = True
             for metric, share in target.metrics.items():
                 values, theirs = _percent(found, metric), 100 * share
                 off = mean(values) / theirs - 1
                 verdict = "yes" if abs(off) <= target.tolerance else "no"
+                reached = reached and verdict == "yes"
                 lines.append(
                     f"| {run.label} | {metric.upper()} | {_cell(values)} | {theirs:.2f} | "
                     f"{100 * off:+.1f} % | {verdict} (± {100 * target.tolerance:g} %) | "
                     f"{target.source} |"
                 )
+            if not reached and target.explained:
+                explained.append(f"- {run.label}, beside {target.source}: {target.explained}.")
     if not lines:
         return []
+    if explained:
+        explained = ["", "What accounts for the differences, as tested:", "", *explained]
     return [
         "",
         "Beside published figures, in percent:",
@@ -89,6 +95,7 @@ def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
         "| model | metric | here | published | difference | within | source |",
         "| --- | --- | ---: | ---: | ---: | --- | --- |",
         *lines,
+        *explained,
     ]
 
 
