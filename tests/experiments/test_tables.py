@@ -51,9 +51,20 @@ def test_ours_beside_theirs_by_hand() -> None:
     assert "| SASRec | NDCG@10 | 10.00 ± 0.00 | 10.50 | -4.8 % | yes (± 5 %) | B |" in page
     assert "- 1 of 2 seeds: Popularity." in page
     assert page.endswith(
-        "What accounts for the differences, as tested:\n\n"
-        "- SASRec, beside B: half of the passes.\n"
+        "What accounts for the differences, as tested:\n\n- SASRec, beside B: half of the passes.\n"
     )
+
+
+def test_an_overview_counts_what_is_reached_by_hand() -> None:
+    """21 beside 20 and 30: one of two within 6 %, and -30 % is the largest difference."""
+    one = plan(Target("A", {"hr@20": 0.2}, 0.06), Target("B", {"hr@20": 0.2, "ndcg@10": 0.3}, 0.06))
+    found = [result("SASRec", s, hr_20=0.21, ndcg_10=0.21) for s in (0, 1)]
+    page = tables.page({Path("toy.toml"): one}, {Path("toy.toml"): found})
+    assert "| [Toy](#toy) | SASRec | 2 | 1 of 1 | +5.0 % | A |" in page
+    assert "| [Toy](#toy) | SASRec | 2 | 1 of 2 | -30.0 % | B |" in page
+    assert page.index("## Published figures") < page.index("## Toy")
+    bare = tables.page({Path("toy.toml"): plan()}, {Path("toy.toml"): found})
+    assert "Published figures" not in bare
 
 
 def test_a_row_without_results_is_held_against_nothing() -> None:

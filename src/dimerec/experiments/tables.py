@@ -1,10 +1,13 @@
 """Render results as Markdown: mean and standard deviation over seeds, nothing typed by hand."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 
-from dimerec.experiments.plan import Plan
+from dimerec.experiments.plan import Plan, RunPlan, Target
 from dimerec.experiments.runner import Result
 from dimerec.experiments.units import scale, shown
 
@@ -20,7 +23,7 @@ where they may help; their data and protocol differ, as their rows say.
 def page(plans: Mapping[Path, Plan], results: Mapping[Path, list[Result]]) -> str:
     """The results page of all experiments that have results."""
     parts = [section(plan, results[path], path) for path, plan in plans.items() if results[path]]
-    return "\n".join([HEAD, *parts])
+    return "\n".join([HEAD, *overview(plans, results), *parts])
 
 
 def section(plan: Plan, results: list[Result], path: Path) -> str:
@@ -65,29 +68,92 @@ def _together(numbers: Mapping[str, int], words: Callable[[int], str]) -> list[s
     ]
 
 
-def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
-    """Lines of a table of our figures beside the published ones; none where a plan has none."""
-    lines, explained = [], []
-    for run in plan.runs:
-        found = rows[run.label]
-        for target in run.published if found else []:
-            reached = True
-            for metric, share in target.metrics.items():
-                values, theirs = _percent(found, metric), 100 * share
-                off = mean(values) / theirs - 1
-                verdict = "yes" if abs(off) <= target.tolerance else "no"
-                reached = reached and verdict == "yes"
-                lines.append(
-                    f"| {run.label} | {metric.upper()} | {_cell(values)} | {theirs:.2f} | "
-                    f"{100 * off:+.1f} % | {verdict} (± {100 * target.tolerance:g} %) | "
-                    f"{target.source} |"
-                )
-            if not reached and target.explained:
-                explained.append(f"- {run.label}, beside {target.source}: {target.explained}.")
+@dataclass(frozen=True)
+class Compared:
+    """A figure of ours beside a published one.
+
+    Attributes:
+        run, target, metric: which.
+        ours, theirs: in percent, ours with one value a seed.
+    """
+
+    run: RunPlan
+    target: Target
+    metric: str
+    ours: list[float]
+    theirs: float
+
+    @property
+    def off(self) -> float:
+        """Relative difference of our mean."""
+        return mean(self.ours) / self.theirs - 1
+
+    @property
+    def within(self) -> bool:
+        """Whether that counts as the same."""
+        return abs(self.off) <= self.target.tolerance
+
+
+def compared(plan: Plan, rows: Mapping[str, list[Result]]) -> list[Compared]:
+    """Every published figure that a row with results is held against, in the plan's order."""
+    return [
+        Compared(run, target, metric, _percent(found, metric), 100 * share)
+        for run in plan.runs
+        if (found := rows[run.label])
+        for target in run.published
+        for metric, share in target.metrics.items()
+    ]
+
+
+def overview(plans: Mapping[Path, Plan], results: Mapping[Path, list[Result]]) -> list[str]:
+    """Lines of a table of all published figures, one for each row and source; or none."""
+    lines = []
+    for path, plan in plans.items():
+        if not results[path]:
+            continue
+        name = re.sub(r"[^\w -]", "", plan.title.lower()).replace(" ", "-")
+        for _, group in groupby(
+            compared(plan, by_label(plan, results[path])), lambda c: (c.run.label, c.target.source)
+        ):
+            each = list(group)
+            far = max(each, key=lambda c: abs(c.off))
+            lines.append(
+                f"| [{plan.title}](#{name}) | {far.run.label} | {len(far.ours)} | "
+                f"{sum(c.within for c in each)} of {len(each)} | {100 * far.off:+.1f} % | "
+                f"{far.target.source} |"
+            )
     if not lines:
         return []
-    if explained:
-        explained = ["", "What accounts for the differences, as tested:", "", *explained]
+    return [
+        "## Published figures",
+        "",
+        "Rows that others published too: how many of their figures are reached within the",
+        "tolerance, and the largest relative difference. Where one is not reached, the section of",
+        "the table says what was tested and accounts for it.",
+        "",
+        "| table | row | seeds | within | largest | source |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        *lines,
+        "",
+    ]
+
+
+def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
+    """Lines of a table of our figures beside the published ones; none where a plan has none."""
+    pairs = compared(plan, rows)
+    if not pairs:
+        return []
+    lines = [
+        f"| {c.run.label} | {c.metric.upper()} | {_cell(c.ours)} | {c.theirs:.2f} | "
+        f"{100 * c.off:+.1f} % | {'yes' if c.within else 'no'} "
+        f"(± {100 * c.target.tolerance:g} %) | {c.target.source} |"
+        for c in pairs
+    ]
+    explained = dict.fromkeys(
+        f"- {c.run.label}, beside {c.target.source}: {c.target.explained}."
+        for c in pairs
+        if not c.within and c.target.explained
+    )
     return [
         "",
         "Beside published figures, in percent:",
@@ -95,6 +161,7 @@ def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
         "| model | metric | here | published | difference | within | source |",
         "| --- | --- | ---: | ---: | ---: | --- | --- |",
         *lines,
+        *(["", "What accounts for the differences, as tested:", ""] if explained else []),
         *explained,
     ]
 
