@@ -51,7 +51,7 @@ def test_ours_beside_theirs_by_hand() -> None:
     assert "| SASRec | NDCG@10 | 10.00 ± 0.00 | 10.50 | -4.8 % | yes (± 5 %) | B |" in page
     assert "- 1 of 2 seeds: Popularity." in page
     assert page.endswith(
-        "What accounts for the differences, as tested:\n\n- SASRec, beside B: half of the passes.\n"
+        "What was tested where a figure is not reached:\n\n- SASRec, beside B: half of the passes.\n"
     )
 
 

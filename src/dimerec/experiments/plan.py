@@ -56,7 +56,7 @@ class Target(Struct, frozen=True):
         source: whose, and where they stand.
         metrics: for example `{"hr@20" = 0.6064}`.
         tolerance: relative difference that still counts as the same.
-        explained: what was tested and accounts for a difference above that; printed with one.
+        explained: what was tested to account for a difference above that; printed with one.
     """
 
     source: str

@@ -129,7 +129,7 @@ def overview(plans: Mapping[Path, Plan], results: Mapping[Path, list[Result]]) -
         "",
         "Rows that others published too: how many of their figures are reached within the",
         "tolerance, and the largest relative difference. Where one is not reached, the section of",
-        "the table says what was tested and accounts for it.",
+        "the table says what was tested.",
         "",
         "| table | row | seeds | within | largest | source |",
         "| --- | --- | ---: | ---: | ---: | --- |",
@@ -161,7 +161,7 @@ def parity(plan: Plan, rows: Mapping[str, list[Result]]) -> list[str]:
         "| model | metric | here | published | difference | within | source |",
         "| --- | --- | ---: | ---: | ---: | --- | --- |",
         *lines,
-        *(["", "What accounts for the differences, as tested:", ""] if explained else []),
+        *(["", "What was tested where a figure is not reached:", ""] if explained else []),
         *explained,
     ]
 
