@@ -13,6 +13,7 @@ from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
 from dimerec.models.bert4rec import Config, Model, cloze
+from dimerec.nn import pieces
 from dimerec.nn.transformer import BertBlock as Block
 
 V, L = 20, 5
@@ -150,9 +151,13 @@ def test_scores_are_those_of_a_mask_behind_the_history() -> None:
     assert model.width == 9 and build(bias=False).width == 8
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_loss_is_the_mean_over_all_hidden_items(bias: bool) -> None:
-    """One hidden item after the other, the softmax over all items written out."""
+@pytest.mark.parametrize(("bias", "piece"), [(True, 1), (False, 2048)])
+def test_the_loss_is_the_mean_over_all_hidden_items(
+    bias: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hidden item after the other, the softmax over all items written out; windows are read
+    in pieces of like lengths here, whole there."""
+    monkeypatch.setattr(pieces, "PIECE", piece)
     model, data = build(dropout=0.0, masked=0.4, bias=bias), batch()
     got = model.loss(data, generator(4)).parts["softmax"]
     window = torch.cat([data.history, data.targets[:, -1:]], 1)

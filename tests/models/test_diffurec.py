@@ -10,8 +10,8 @@ from dimerec import config, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
-from dimerec.models import diffurec
 from dimerec.models.diffurec import Approximator, Block, Config, Model, inject
+from dimerec.nn import pieces
 
 V, L = 20, 5
 GENTLE = {"kind": "linear", "steps": 6, "first": 0.02, "last": 0.02}  # x_T is felt to the end
@@ -188,11 +188,11 @@ def test_the_noise_of_a_position_is_counted_from_the_end() -> None:
         assert moved == (row < 6 or row >= 6 + L - 2), row
 
 
-@pytest.mark.parametrize("piece", [1, 2, 128])
+@pytest.mark.parametrize("piece", [1, 2 * L, 2048])
 def test_the_loss_against_a_plain_loop(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One example at a time, the softmax over all items written out; rows are read in pieces of
     like lengths here, whole and padded there."""
-    monkeypatch.setattr(diffurec, "PIECE", piece)
+    monkeypatch.setattr(pieces, "PIECE", piece)
     model = build(dropout=0.0, item_dropout=0.0, uncertainty=0.2)
     history, empty = histories(), torch.zeros(0, dtype=torch.int64)
     targets = torch.randint(1, V, (4, L), generator=torch.Generator().manual_seed(9))

@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
+from dimerec.nn import pieces
 from dimerec.nn.transformer import Transformer, TransformerConfig, dropout
 
 L, D = 6, 8
@@ -54,6 +55,20 @@ def test_attention_with_and_without_the_stock_kernel_agree(kind: Kind) -> None:
     plain = net(embedded(history), history)
     dropped = net(embedded(history), history, torch.Generator().manual_seed(0))
     torch.testing.assert_close(plain, dropped)
+
+
+@both
+@pytest.mark.parametrize("piece", [1, 2 * L, 2048])
+def test_a_training_batch_read_in_pieces_has_the_same_states(
+    kind: Kind, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE", piece)
+    history = torch.randint(1, 10, (7, L), generator=torch.Generator().manual_seed(2))
+    history *= torch.arange(L, 0, -1) <= torch.tensor([3, 6, 0, 1, 5, 2, 3])[:, None]
+    net = encoder(kind, rate=1e-9)
+    got = net(embedded(history), history, torch.Generator().manual_seed(0))
+    real = (history > 0).unsqueeze(-1)
+    torch.testing.assert_close(got, net(embedded(history), history) * real)
 
 
 def test_berts_blocks_stand_between_one_norm_and_nothing() -> None:

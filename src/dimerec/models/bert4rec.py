@@ -37,6 +37,7 @@ from dimerec.config import Positive, Rate, Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
+from dimerec.nn.pieces import by_length
 from dimerec.nn.transformer import BertBlock, dropout
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -120,13 +121,16 @@ class Model(SequentialModel):
         self, window: Int[Tensor, "B W"], hidden: Bool[Tensor, "B W"], rng: Generator | None = None
     ) -> Float[Tensor, "B W d"]:
         """The state of every position of windows of which `hidden` is masked."""
-        rate = self.config.dropout
         x = self.items(window)[..., : self.config.width]
         x = torch.where(hidden.unsqueeze(-1), self.mask, x)
-        x = dropout(self.norm(x + self.position[-window.shape[1] :]), rate, rng)
-        seen = ((window > 0) | hidden)[:, None, None]
+        return by_length(self._read, x, (window > 0) | hidden, rng)
+
+    def _read(
+        self, x: Float[Tensor, "B W d"], real: Bool[Tensor, "B W"], rng: Generator | None
+    ) -> Float[Tensor, "B W d"]:
+        x = dropout(self.norm(x + self.position[-x.shape[1] :]), self.config.dropout, rng)
         for block in self.blocks:
-            x = block(x, seen, rng)
+            x = block(x, real[:, None, None], rng)
         return x
 
     def query(self, states: Float[Tensor, "*n d"]) -> Float[Tensor, "*n w"]:

@@ -36,10 +36,9 @@ from dimerec.diffusion.spaces import space
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
+from dimerec.nn.pieces import pieces
 from dimerec.nn.steps import StepMLP
 from dimerec.nn.transformer import attention, dropout
-
-PIECE = 128  # rows of a batch that are read together, of like lengths
 
 
 class Config(Struct, frozen=True):
@@ -193,14 +192,11 @@ class Model(SequentialModel):
         draws = torch.randn((*history.shape, self.width), generator=rng, device=device)
         x = self.space.diffuse(x0, t, noise) + F.embedding(t, self.step())
         predicted = torch.empty_like(x0)
-        lengths = (history > 0).sum(1)
-        for rows in lengths.argsort().split(PIECE):  # without positions, padding can be cut off
-            shortest, longest = int(lengths[rows[0]]), int(lengths[rows[-1]])
-            part = slice(history.shape[1] - max(longest, 1), None)
+        for rows, part in pieces(history > 0):
             items = history[rows, part]
             embedded = self.embed(items, rng)
             z = inject(embedded, x[rows], draws[rows, part], self.config.uncertainty)
-            seen = None if shortest == items.shape[1] else items > 0
+            seen = None if bool(items.all()) else items > 0
             predicted[rows] = self.approximator(z, seen, rng)
         predicted = predicted.unsqueeze(1)
         name = self.config.softmax.loss

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from dimerec.config import Positive, Rate, Struct
+from dimerec.nn.pieces import by_length
 
 
 class TransformerConfig(Struct, frozen=True):
@@ -86,11 +87,16 @@ class Transformer(nn.Module):
         rng: Generator | None = None,
     ) -> Float[Tensor, "B L d"]:
         """`rng` drives dropout; None switches it off."""
-        real = (history > 0).unsqueeze(-1)  # [B, L, 1]
+        return by_length(self._read, x, history > 0, rng)
+
+    def _read(
+        self, x: Float[Tensor, "B L d"], real: Bool[Tensor, "B L"], rng: Generator | None
+    ) -> Float[Tensor, "B L d"]:
         length = x.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        seen = causal & (history > 0).unsqueeze(1)  # [B, L, L]
+        seen = causal & real.unsqueeze(1)  # [B, L, L]
         seen = (seen | torch.eye(length, dtype=torch.bool, device=x.device)).unsqueeze(1)
+        real = real.unsqueeze(-1)
         if self.bert:  # normalised before the blocks and not behind them
             x = dropout(self.norm(x + self.position[-length:]), self.config.dropout, rng)
             for block in self.blocks:
