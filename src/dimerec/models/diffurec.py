@@ -34,9 +34,9 @@ from dimerec.diffusion.sampler import noise_rows, sample
 from dimerec.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from dimerec.diffusion.spaces import space
 from dimerec.model import Catalogue, LossParts, SequentialModel
+from dimerec.nn import pieces
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
-from dimerec.nn.pieces import pieces
 from dimerec.nn.steps import StepMLP
 from dimerec.nn.transformer import attention, dropout
 
@@ -192,7 +192,7 @@ class Model(SequentialModel):
         draws = torch.randn((*history.shape, self.width), generator=rng, device=device)
         x = self.space.diffuse(x0, t, noise) + F.embedding(t, self.step())
         predicted = torch.empty_like(x0)
-        for rows, part in pieces(history > 0):
+        for rows, part in pieces.pieces(history > 0):
             items = history[rows, part]
             embedded = self.embed(items, rng)
             z = inject(embedded, x[rows], draws[rows, part], self.config.uncertainty)
