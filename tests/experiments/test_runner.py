@@ -69,6 +69,18 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         runner.read(tmp_path / "x.jsonl")
 
 
+def test_results_on_other_data_are_not_added_to(done: Done, tmp_path: Path) -> None:
+    folder, plan, _ = done
+    lines = (folder / "toy.jsonl").read_text().splitlines(keepends=True)
+    digest = Dataset.open(runner.prepared(plan, folder / "work")).digest
+    file = tmp_path / "toy.jsonl"
+    file.write_text("".join(lines[:-1]).replace(digest, "0" * 64))
+    before = file.read_bytes()
+    with pytest.raises(DataError, match=f"digest {'0' * 12}, and .* has {digest[:12]}: get the"):
+        runner.run(plan, file, folder / "work")
+    assert file.read_bytes() == before
+
+
 def test_results_of_another_plan_are_not_shown(done: Done) -> None:
     folder, plan, _ = done
     longer = msgspec.structs.replace(plan, epochs=2)

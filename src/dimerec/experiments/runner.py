@@ -123,12 +123,14 @@ def run(
         look: called every second with the runs at work, how many are done, and how many there are.
 
     Raises:
+        DataError: results that are there already are of other data than what is at hand.
         DimeRecError: after the last run, when some failed; names them.
     """
     todo = pending(plan, read(results))
     report(f"{plan.title}: {len(todo)} of {len(plan.trainings)} runs to do")
     if todo:
         dataset = prepared(plan, work)
+        _same_data(current(plan, results), dataset, results)
         results.parent.mkdir(parents=True, exist_ok=True)
         failures = []
         start = time.monotonic()
@@ -165,6 +167,19 @@ def run(
         if failures:
             raise DimeRecError(f"{len(failures)} runs failed: " + "; ".join(failures))
     return current(plan, results)
+
+
+def _same_data(done: list[Result], dataset: Path, results: Path) -> None:
+    """A source can be read from another file under the same name: one table never mixes both."""
+    from dimerec.data.dataset import Dataset
+
+    here = Dataset.open(dataset).digest
+    for other in {r.card["digest"] for r in done} - {here}:
+        raise DataError(
+            f"{results} holds results on data with the digest {other[:12]}, and {dataset} has "
+            f"{here[:12]}: get the same data (then delete {dataset}), or move the result file away "
+            "to begin a table of these"
+        )
 
 
 def current(plan: Plan, results: Path) -> list[Result]:
