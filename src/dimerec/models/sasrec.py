@@ -15,8 +15,9 @@ the sampled softmax of DimeRec's default, the stronger choice in the literature.
 from typing import Annotated, Literal
 
 import torch
+from jaxtyping import Float, Int
 from msgspec import Meta
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Struct
@@ -34,11 +35,14 @@ class Config(Struct, frozen=True):
         start: item vectors are drawn from N(0, 1/d) ("normal"), or from Xavier's uniform
             distribution of the whole table, sqrt(V / 2d) times shorter ("xavier", the published
             code's): what an item has learned outweighs its draw after far fewer steps.
+        tied: histories are read with the same vectors that are ranked (SASRec); otherwise with a
+            table of their own (gSASRec's code).
         transformer, softmax: see their structs.
     """
 
     width: Annotated[int, Meta(ge=2)] = 64
     start: Literal["normal", "xavier"] = "normal"
+    tied: bool = True
     transformer: TransformerConfig = TransformerConfig()
     softmax: SoftmaxConfig = SoftmaxConfig()
 
@@ -55,19 +59,30 @@ class Model(SequentialModel):
         super().__init__()
         self.config, self.width = config, config.width
         self.items = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
-        if config.start == "xavier":
-            self.items.draw_xavier()
+        tables = [self.items]
+        if not config.tied:
+            self.inputs = ItemEmbedding(catalogue.size, config.width, unit=config.softmax.unit)
+            tables.append(self.inputs)
+        for table in tables:
+            if config.start == "xavier":
+                table.draw_xavier()
         self.transformer = Transformer(config.transformer, config.width, catalogue.length)
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         at = batch.targets > 0
-        states = self.transformer(self.items(batch.history), batch.history, rng)[at]
+        states = self._states(batch.history, rng)[at]
         candidates = Candidates.of(batch, at, self.config.softmax, self.items)
         name = self.config.softmax.loss
         return LossParts({name: softmax_loss(candidates, states.unsqueeze(1))}, {name: 1.0})
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
-        return self.transformer(self.items(history), history)[:, -1:]
+        return self._states(history)[:, -1:]
 
     def item_vectors(self) -> Tensor:
         return self.items.table()
+
+    def _states(
+        self, history: Int[Tensor, "B L"], rng: Generator | None = None
+    ) -> Float[Tensor, "B L d"]:
+        table = self.items if self.config.tied else self.inputs
+        return self.transformer(table(history), history, rng)
