@@ -116,7 +116,7 @@ def section(model: str) -> str:
             *beside,
         ]
     else:
-        lines += ["", "No published figure of a split that is at hand was found."]
+        lines += ["", "Not held against a published figure here."]
     return "\n".join(lines)
 
 

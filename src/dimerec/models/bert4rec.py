@@ -16,6 +16,7 @@ Where this file differs from the code:
 - A window is the `length` items of a history and the target behind it, `length` + 1 in all;
   positions count from its end, so that padding on the left changes nothing. The code's windows
   overlap and hold `length` items, so that a history there loses one to the mask token.
+- Events of the validation split are not trained on; the code adds them to the training data.
 - Adam at one rate, without the code's warm-up, linear decay, decay of weights and clipping.
 
 How long it is trained decides what it is: Petrov and Macdonald, "A Systematic Review and

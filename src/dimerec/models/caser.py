@@ -1,23 +1,27 @@
 """Caser: the last items as an image, read by horizontal and vertical convolution filters.
 
 Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional Sequence
-Embedding", WSDM 2018; official code: github.com/graytowne/caser_pytorch. Horizontal filters of
+Embedding", WSDM 2018; official code: github.com/graytowne/caser_pytorch, and in Matlab
+github.com/graytowne/caser. Horizontal filters of
 every height slide over the last `order` items and keep their largest value, vertical ones weigh
 these items; a ReLU layer makes z of both, and [z, P_u] is the query. It learns the next T items by
 binary cross-entropy against 3 uniform negatives each, which the user never saw.
 
 Where paper and code differ:
-- The paper sums over targets and negatives, the code adds the mean over targets to the mean over
-  negatives. Here negatives are summed, as in the paper, and a target's terms are divided by 1 + M
+- The paper and the Matlab code sum over targets and over 3 negatives for each of them, the latter
+  divided by the number of all terms; the PyTorch code adds the mean over targets to the mean over
+  negatives, of which it draws 3 for all targets of a position together. Here it is as in Matlab,
+  which is the paper's: 3 negatives a target, and its terms are divided by 1 + M
   (see `dimerec.nn.pairwise`).
-Where this file differs from the code:
+Where this file differs from the PyTorch code:
 - Users are not known here, a user is a history: P_u is the mean of vectors of the distinct items
   of the history so far, in a table of their own (`user = "history"`). `user = "none"` leaves it
   away, which the paper has as a variant.
 - All positions of a window are learned in one pass, each filter runs over the window once. The
   next T items end with the window. The code takes histories of at least `order` items alone where
-  a user has that many; here the first positions count too.
-- Places before the first item are zero; the code learns a vector for them.
+  a user has `order` + T events, and one padded history where not; here the first positions count
+  too.
+- Places before the first item are zero, as in Matlab; the PyTorch code learns a vector for them.
 """
 
 from typing import Annotated, Literal

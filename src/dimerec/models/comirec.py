@@ -1,7 +1,9 @@
-"""ComiRec (Cen et al., KDD 2020): K interests, by self-attention or routing, each a query.
+"""ComiRec: K interests, by self-attention or routing, each a query.
 
-`guidance.kind` decides: "self-attentive" is ComiRec-SA, "dynamic-routing" ComiRec-DR. Where the
-paper and its code differ, the code is followed:
+Cen et al., "Controllable Multi-Interest Framework for Recommendation", KDD 2020; official code:
+github.com/THUDM/ComiRec. `guidance.kind` decides: "self-attentive" is ComiRec-SA,
+"dynamic-routing" ComiRec-DR. Where the paper and its code differ, the code is followed, since it
+made the published figures:
 
 - DR: the paper writes a map W_ij for item i and capsule j; the code has one for each place of the
   window, the oldest item first. It passes no gradient through the rounds of routing before the
@@ -9,8 +11,10 @@ paper and its code differ, the code is followed:
 - SA: position vectors are added before the scores only, not to what is summed. The code counts
   them from the oldest item; here positions count from the latest.
 
-Every position is trained in one pass; the code trains one random position of a user a step. The
-published loss takes raw inner products (`softmax.unit = false`, `temperature = 1`). The
+Every position is trained in one pass; the code trains one random position of a user a step, from
+the fifth on. Closest to the published loss, TensorFlow's sampled softmax over log-uniform draws,
+are raw inner products (`softmax.unit = false`, `temperature = 1`) with logQ; that one draws without
+repeats and corrects the target's logit too. The
 controllable aggregation of the paper is `dimerec.retrieval.diversity`.
 """
 

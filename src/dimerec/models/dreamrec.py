@@ -10,12 +10,14 @@ Where paper and code differ, this file follows the code, which made the publishe
 - The paper's denoiser is an MLP; all published commands use one linear layer. Both are here.
 - The squared error is the mean over the width, not its sum: 1 / d of the paper's.
 - Items, null vector and positions start from a standard normal, which gives x_0 the variance that
-  the diffusion takes for granted; t counts from 1 as in the paper (the code's counts from 0).
+  the diffusion takes for granted.
 Where this file differs from the code:
+- t counts from 1 as in the paper; the code's counts from 0.
 - One pass trains every position of a window; the code trains the last one of each prefix.
 - The transformer is the package's, on the code's input (item plus position): it has an output
   projection after the attention and one layer norm fewer after the feed-forward.
 - Histories are padded on the left and positions count from the end; the code pads on the right.
+- Dropout is off when recommending; the code never calls `eval()`.
 """
 
 from typing import Annotated, Literal

@@ -6,7 +6,7 @@ REBUS, which was read. Item j after the history S of user u scores
 beta_j + <1/|I_u|^alpha sum_{i in I_u} P_i + sum_k (eta_k + eta_k^u) P_{S_{t-k}}, Q_j>, with I_u
 the set of the user's items and k = 1..order; learned by BPR against one uniform negative.
 
-Where the code differs from the paper it is followed: alpha is fixed at 0.2.
+As in the code, alpha is fixed at 0.2, and |I_u| counts events.
 Where this file differs from the code:
 - Users are not known here, a user is a history: eta_k^u, the user's own weights of the last items,
   are left away. That is what the paper has for a new user, whose eta^u its regulariser holds at 0.
@@ -17,7 +17,8 @@ Where this file differs from the code:
 - Negatives equal to one of the last items are kept (`negatives.exclude = "window"` masks all
   those of the window); the code draws them again.
 - All positions of a window are learned in one pass, with Adam, instead of single triples drawn
-  with replacement, by SGD, where eta has a smaller rate than the rest.
+  with replacement, by SGD, where eta has a smaller rate than the rest. Every position weighs the
+  same; in the code every user does.
 """
 
 from typing import Annotated

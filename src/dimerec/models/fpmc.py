@@ -1,8 +1,8 @@
 """FPMC: a matrix factorisation of users and items plus a factorised Markov chain of items.
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket
-Recommendation", WWW 2010. Code of the authors is not public; that of McAuley's group, with which
-Fossil was compared with it, was read beside the paper. Both agree: the score of item i for user u
+Recommendation", WWW 2010. Code of the authors is not public; that of He and McAuley, C++ which has
+an FPMC beside Fossil, was read beside the paper. Both agree: the score of item i for user u
 after item l is <V_u^{U,I}, V_i^{I,U}> + <V_i^{I,L}, V_l^{L,I}>, learned by BPR against one
 uniform negative.
 
@@ -12,7 +12,8 @@ Where this file differs:
   term away, which is FMC, the paper's factorised chain without users.
 - A basket is the one last item, as in every later comparison.
 - All positions of a window are learned in one pass, with Adam, instead of single triples drawn
-  with replacement, by SGD. L2 regularisation is `training.weight_decay`.
+  with replacement, by SGD. Every position weighs the same; in the C++ every user does.
+- Vectors start from N(0, 1/d); there from U(0, 1). L2 regularisation is `training.weight_decay`.
 """
 
 from typing import Annotated, Literal

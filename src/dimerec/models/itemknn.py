@@ -6,10 +6,11 @@ github.com/hidasib/GRU4Rec, `baselines.py`. The similarity of two items is the n
 they share, divided by what their popularity would make of it. Order does not count, and of the
 history the last item alone: `cooccurrence` is the model that knows both.
 
-Where paper and code differ, this file follows the code:
+Rare items are held down by `regularisation`, which the paper mentions without a number. Where paper
+and code differ, this file follows the code:
 - A session in which the first item stands m times counts m times, and the support of an item is
   the number of its events: the similarity is the paper's cosine where nothing repeats.
-- Rare items are held down by `regularisation`, and only the `neighbours` most similar items score.
+- Only the `neighbours` most similar items score.
 Where this file differs from the code:
 - A session is a training window: one longer than L + 1 events counts as several.
 - Of equally similar items the one with the smaller number is kept.

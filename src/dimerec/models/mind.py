@@ -1,12 +1,13 @@
-"""MIND (Li et al., CIKM 2019): behaviours routed to interests, told apart by the target.
+"""MIND: behaviours routed to interests, told apart by the target.
 
-Multi-Interest Network with Dynamic routing. No code of the authors is known to us; two others
-were read, and the paper is followed where they leave it:
+Li et al., "Multi-Interest Network with Dynamic Routing for Recommendation at Tmall", CIKM 2019. No
+code of the authors is known to us; two others were read, github.com/THUDM/ComiRec (of some of
+MIND's authors' company) and github.com/shenweichen/DeepMatch, and the paper is followed where they
+leave it:
 
-- ComiRec's code (some of MIND's authors' company) draws new routing logits in every pass, when
-  serving too, so that a user's answers change by themselves. DeepMatch draws them once, takes the
-  softmax over behaviours instead of interests, and adds the whole batch's agreement to them. Here
-  they are drawn once and a history keeps its own agreement: Alg. 1 with a fixed draw.
+- Both draw new routing logits in every pass, when serving too, so that a user's answers change by
+  themselves (DeepMatch up to 0.2 drew them once, but took the softmax over behaviours and added
+  the whole batch's agreement). Here they are drawn once: Alg. 1 with a fixed draw.
 - As in ComiRec's code, only the last round of routing has gradients; the paper does not say.
 - The paper raises inner products to the power p, which negative ones do not admit; here the sign
   is kept, sign(x) |x|^p. Hard attention, its limit and its recommendation, is the default.

@@ -15,7 +15,9 @@ the next item of a history two readings are offered:
   What was read ranks high then: evaluate with seen items hidden, as the paper does.
 
 Of what the paper leaves open, the code decides: beta is step / 200,000 up to 0.2, and entries of
-the bag are dropped after it is scaled to length 1. Where this file differs from the code: windows
+the bag are dropped after it is scaled to length 1. With "next" the likelihood is of one item, so
+that beta must be smaller by as many times as a bag has items, to weigh as much as published (the
+recipe's 0.003 is a 73rd of 0.2). Where this file differs from the code: windows
 of `length` items instead of whole users; a sum of rows in the place of a product with a dense bag;
 the decoder's last layer and its bias are the item vectors.
 """

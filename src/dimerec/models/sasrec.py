@@ -7,9 +7,10 @@ RecSys 2023; official code: github.com/asash/gSASRec-pytorch.
 
 Where paper and code differ, the code is followed: residuals carry the normalised input. Where this
 file differs from the code: the heads go through a linear layer, there they are concatenated; item
-vectors start about as long as 1, in the code with Xavier's much shorter ones (`start`). The
-published loss, BCE with one negative, is the recipe `sasrec-bce`; gBCE is `gsasrec`; `sasrec` has
-the sampled softmax of DimeRec's default, the stronger choice in the literature.
+vectors start about as long as 1, in the code with Xavier's much shorter ones (`start`); gSASRec's
+code has a second table, for the histories (`tied`). The published loss, BCE with one negative, is
+the recipe `sasrec-bce`; gBCE is `gsasrec`; `sasrec` has the sampled softmax of DimeRec's default,
+the stronger choice in the literature.
 """
 
 from typing import Annotated, Literal

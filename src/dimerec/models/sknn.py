@@ -7,9 +7,10 @@ at, the most similar of those are the neighbours, and an item scores by the neig
 
 Where paper and code differ, this file follows the code, which made the published figures:
 - Similarity is the weighted overlap divided by the number of the current session's distinct items;
-  the code has a cosine and never calls it. S-KNN's own cosine is `cosine = true`.
+  the code has a cosine too, which is not its default. S-KNN's own cosine is `cosine = true`.
 - A repeated item has the weight of its last click; inverse frequencies count events, repeats too.
 Where this file differs from the code:
+- What it offers beside that is left out: dwelling times, decay by time, a user's own past sessions.
 - A session is a training window: one longer than L + 1 events counts as several.
 - Recency is the order of the training data, by user and time, as no time is given: right for
   sessions that are numbered in the order of time.
