@@ -53,6 +53,26 @@ def test_what_is_done_is_not_repeated(done: Done) -> None:
     assert "0 of 4 runs to do" in told[0]
 
 
+def test_hidden_seen_items_are_another_test_of_the_same_training(
+    done: Done, tmp_path: Path
+) -> None:
+    folder, plan, results = done
+    hidden = msgspec.structs.replace(
+        plan, data=msgspec.structs.replace(plan.data, hide_seen=True), seeds=[0]
+    )
+    work = folder / "work"
+    before = {file: file.stat().st_mtime_ns for file in work.glob("runs/*/run.json")}
+    again = runner.run(hidden, tmp_path / "hidden.jsonl", work)
+    assert {file: file.stat().st_mtime_ns for file in work.glob("runs/*/run.json")} == before
+    for run in plan.runs:
+        (one,) = (r for r in results if (r.label, r.seed) == (run.label, 0))
+        (other,) = (r for r in again if r.label == run.label)
+        assert one.training == other.training and one.fingerprint != other.fingerprint
+        assert one.metrics != other.metrics
+        places = {runner.ranks_folder(work, p, run, 0, run.label) for p in (plan, hidden)}
+        assert len(places) == 2 and all(place.is_dir() for place in places)
+
+
 def test_a_line_cut_by_a_kill_is_done_again(done: Done, tmp_path: Path) -> None:
     folder, plan, _ = done
     content = (folder / "toy.jsonl").read_bytes()

@@ -218,8 +218,10 @@ def fingerprint(plan: Plan, run: RunPlan, seed: int) -> str:
 
 
 def trained(plan: Plan, run: RunPlan, seed: int) -> str:
-    """What a run folder depends on, hashed: tables that share a run train it once."""
-    return _hashed(plan, run, seed, [], [WATCHED] if WATCHED in plan.measures else [])
+    """What a run folder depends on, hashed: tables that share a run train it once. Whether a test
+    hides seen items is nothing that training knows of."""
+    kept = msgspec.structs.replace(plan, data=msgspec.structs.replace(plan.data, hide_seen=False))
+    return _hashed(kept, run, seed, [], [WATCHED] if WATCHED in plan.measures else [])
 
 
 def _hashed(

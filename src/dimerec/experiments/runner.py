@@ -231,7 +231,7 @@ def prepared(plan: Plan, work: Path) -> Path:
 
 def ranks_folder(work: Path, plan: Plan, run: RunPlan, seed: int, label: str) -> Path:
     """Where the evaluation of a row lies, query by query, for tests that pair them."""
-    name = re.sub(r"\W+", "-", label).strip("-")
+    name = re.sub(r"\W+", "-", label).strip("-") + ("-hidden" if plan.data.hide_seen else "")
     return _folder(plan, run, seed, work) / "evaluations" / name
 
 
