@@ -1,10 +1,10 @@
-"""What reading a training batch in pieces of like lengths saves, beside reading it padded at once.
+"""What reading a batch in pieces of like lengths saves, beside reading it padded at once.
 
-The same models, batches and losses both ways, turn about in one process and on one thread, on the
-lengths that real histories have. Prints CPU seconds a step (median of the turns) and their ratio,
-and writes `results/pieces.json`.
+The same models and batches both ways, turn about in one process and on one thread, on the lengths
+that real histories have: steps of training, and queries made for test histories as evaluation makes
+them. Prints CPU seconds (median of the turns) and their ratio, and writes `results/pieces.json`.
 
-    python benchmarks/bench_pieces.py [--turns 7]
+    python benchmarks/bench_pieces.py [--turns 5]
 
 The data is what the folder named by DIMEREC_DATA has of MovieLens 1M, Amazon Beauty and YooChoose
 1/64; what it lacks is left out and named. MovieLens latest-small is always there.
@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -28,42 +28,57 @@ from dimerec.data.batches import Batches
 from dimerec.data.dataset import Dataset
 from dimerec.data.prepare import prepare
 from dimerec.errors import DataError
-from dimerec.nn import pieces as module
+from dimerec.evaluation.ranking import evaluating, inputs
+from dimerec.nn import pieces
 
 LENGTHS = {"ml-latest-small": 200, "ml-1m": 200, "amazon-beauty": 50, "yoochoose-1-64": 10}
 MODELS = {"sasrec": 128, "dreamrec": 128, "bert4rec": 128, "diffurec": 512}  # examples a step
 
 
-def at_once(real: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    yield torch.arange(len(real)), slice(None)
+WAYS: dict[str, Callable[[Tensor], bool]] = {
+    "at once": lambda real: True,
+    "in pieces": pieces.whole,
+}
+QUERIES = 512  # encoded at once, as in `evaluate`
+Seconds = dict[str, float]
 
 
-def measure(dataset: Dataset, name: str, length: int, turns: int) -> dict[str, float]:
-    """CPU seconds of a step, padded at once and in pieces."""
+def measure(dataset: Dataset, name: str, length: int, turns: int) -> tuple[Seconds, Seconds]:
+    """CPU seconds of a training step and of `QUERIES` queries, both ways."""
     recipe = config.load(name, [f"length={length}", f"training.batch_size={MODELS[name]}"])
     model_file = plugins.load("dimerec.models", recipe.model)
     with randomness.torch_scope(0, "init"):
         model = model_file.Model(recipe.model_config(), dataset.catalogue(length))
     batches = Batches(dataset, recipe, model.targets)
     adam = torch.optim.Adam(model.parameters(), lr=0.001)
-    ways = {"at once": at_once, "in pieces": module.pieces}
-    found: dict[str, list[float]] = {way: [] for way in ways}
-    for step in range(turns + 1):  # the first one warms up
-        batch = batches.batch(step)
-        for way, cut in ways.items():
-            start = time.process_time()
-            with mock.patch.object(module, "pieces", cut):
-                loss = model.loss(batch, randomness.torch_stream(0, "loss", step)).total
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            found[way].append(time.process_time() - start)
-    return {way: statistics.median(seconds[1:]) for way, seconds in found.items()}
+    queries = dataset.queries("test", "last")
+    found: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in WAYS}
+    for turn in range(turns + 1):  # the first one warms up
+        batch = batches.batch(turn)
+        part = slice(turn * QUERIES, (turn + 1) * QUERIES)
+        part = part if part.stop <= len(queries) else slice(0, min(QUERIES, len(queries)))
+        history, noise = inputs(model, queries, part, length, 0, "cpu")
+        for way, whole in WAYS.items():
+            with mock.patch.object(pieces, "whole", whole):
+                start = time.process_time()
+                loss = model.loss(batch, randomness.torch_stream(0, "loss", turn)).total
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                found[way][0].append(time.process_time() - start)
+                with evaluating(model, "cpu"):
+                    start = time.process_time()
+                    model.encode(history, noise)
+                    found[way][1].append(time.process_time() - start)
+    step, encoded = (
+        {way: statistics.median(both[which][1:]) for way, both in found.items()} for which in (0, 1)
+    )
+    return step, encoded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict] = {}
@@ -77,11 +92,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             dataset = prepare(log, Path(folder) / "data")
             for name in MODELS:
-                seconds = measure(dataset, name, length, given.turns)
-                ratio = seconds["at once"] / seconds["in pieces"]
-                results[source][name] = seconds | {"ratio": ratio}
-                both = ", ".join(f"{s * 1e3:.0f} ms a step {way}" for way, s in seconds.items())
-                print(f"{source}, {name}: {both}: {ratio:.2f} times as fast", flush=True)
+                both = measure(dataset, name, length, given.turns)
+                results[source][name] = {}
+                for what, seconds in zip(("step", f"{QUERIES} queries"), both, strict=True):
+                    ratio = seconds["at once"] / seconds["in pieces"]
+                    results[source][name][what] = seconds | {"ratio": ratio}
+                    said = ", ".join(f"{s * 1e3:.0f} ms {way}" for way, s in seconds.items())
+                    print(
+                        f"{source}, {name}, {what}: {said}: {ratio:.2f} times as fast", flush=True
+                    )
     out = Path(__file__).parent / "results" / "pieces.json"
     out.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -204,8 +204,21 @@ class Model(SequentialModel):
 
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         """Rows of noise: the chain's, then one a position for lambda, the last position's last."""
-        items, step = self.embed(history), self.step()
         chain, spread = noise[:, : -self.length], noise[:, -history.shape[1] :]
+        if pieces.whole(history > 0):
+            return self._chain(history, chain, spread)
+        x0 = noise.new_empty(len(history), 1, self.width)
+        for rows, part in pieces.pieces(history > 0):
+            x0[rows] = self._chain(history[rows, part], chain[rows], spread[rows, part])
+        return x0
+
+    def _chain(
+        self,
+        history: Int[Tensor, "B L"],
+        chain: Float[Tensor, "B R d"],
+        spread: Float[Tensor, "B L d"],
+    ) -> Float[Tensor, "B 1 d"]:
+        items, step = self.embed(history), self.step()
         turn = {t: i for i, t in enumerate(self.schedule.times(self.steps))}
 
         def denoise(x: Tensor, t: int) -> Tensor:

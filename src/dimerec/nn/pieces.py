@@ -1,4 +1,4 @@
-"""A training batch is read in pieces of like lengths, so that little padding is computed."""
+"""Batches are read in pieces of like lengths, so that little padding is computed."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,15 +10,21 @@ from torch import Generator, Tensor
 PIECE = 2048  # positions of a piece, padding included; fewer rows do not keep a core busy
 
 
+def whole(real: Bool[Tensor, "B L"]) -> bool:
+    """Whether a batch is better read at once: it is small; or in an exported graph, which is one
+    path for all; or on anything but a CPU, where small kernels and the wait for the lengths would
+    cost more than padding does."""
+    return real.device.type != "cpu" or torch.compiler.is_exporting() or real.numel() <= PIECE
+
+
 def pieces(real: Bool[Tensor, "B L"]) -> Iterator[tuple[Tensor, slice]]:
     """Rows `[b]` of like lengths, and the columns from the first one that any of them fills.
 
     Every row of the left-padded `real` stands in one piece; a row without a position has its last
-    column. On anything but a CPU there is one piece, of all: small kernels and the wait for the
-    lengths would cost more than padding does.
+    column.
     """
     rows, columns = real.shape
-    if real.device.type != "cpu":
+    if whole(real):
         yield torch.arange(rows, device=real.device), slice(None)
         return
     lengths = real.sum(1)
@@ -32,13 +38,12 @@ def by_length(
     real: Bool[Tensor, "B L"],
     rng: Generator | None,
 ) -> Float[Tensor, "B L d"]:
-    """`read(x, real, rng)`; while training, which is when there is a `rng`, piece by piece, with
-    zeros in the columns that a piece leaves out.
+    """`read(x, real, rng)` piece by piece; zero in the columns that a piece leaves out.
 
     `read` must give a row the same whatever padding stands before it.
     """
-    if rng is None:
-        return read(x, real, None)
+    if whole(real):
+        return read(x, real, rng)
     order, states = [], []
     for rows, columns in pieces(real):
         part = read(x[rows, columns], real[rows, columns], rng)
