@@ -136,9 +136,18 @@ def test_leads_outlive_the_ranks_while_the_numbers_are_theirs(
     for was in (
         msgspec.structs.replace(made, rows=[other, *made.rows[1:]]),
         msgspec.structs.replace(made, rows=made.rows[1:]),
-        msgspec.structs.replace(made, metrics=made.metrics[:1]),
+        msgspec.structs.replace(made, leads=made.leads[:1]),
     ):
         assert summary.make(NAMES, "", data, plan, results, tmp_path, {}, before=was).leads == []
+
+
+def test_a_row_behind_the_two_best_may_change(made: Summary, done: Done, tmp_path: Path) -> None:
+    _, plan, results = done
+    third = msgspec.structs.replace(made.rows[0], label="Another", weights=["another"])
+    was = msgspec.structs.replace(made, rows=[*made.rows, third])
+    data = StudyData(data=plan.data, epochs={"smoke": 1})
+    again = summary.make(NAMES, "", data, plan, results, tmp_path, {}, before=was)
+    assert again.leads == made.leads
 
 
 def test_whiskers_are_of_several_seeds(made: Summary) -> None:

@@ -250,13 +250,17 @@ def _leads(plan: Plan, rows: list[Row], work: Path) -> list[Lead]:
 
 
 def _kept(plan: Plan, rows: list[Row], before: Summary | None) -> list[Lead]:
-    """The leads of an earlier summary of the very same numbers; none where any differ."""
-    if before is None or [m for m in plan.metrics if m in comparison.FAMILY] != [
-        m for m in before.metrics if m in comparison.FAMILY
-    ]:
+    """The leads of an earlier summary, where the same rows are the two best of the same metrics
+    with the very same numbers; none otherwise."""
+    if before is None:
+        return []
+    pairs = {m: places(rows, m) for m in plan.metrics if m in comparison.FAMILY}
+    led = {m: pair for m, pair in pairs.items() if pair[1]}
+    if led != {lead.metric: (lead.best, lead.second) for lead in before.leads}:
         return []
     was, are = ({r.label: (r.seeds, r.metrics, r.weights) for r in x} for x in (before.rows, rows))
-    return before.leads if was == are else []
+    names = {label for pair in led.values() for label in pair}
+    return before.leads if all(was.get(n) == are[n] for n in names) else []
 
 
 def _seed(result: Result) -> int:
