@@ -148,11 +148,12 @@ def test_the_strong_budget_takes_the_strong_recipes() -> None:
     plan = resolve(load("table1"), "ml-1m", "strong")
     by_label = {r.label: r for r in plan.runs}
     assert "DimeRec, paper recipe" not in by_label and by_label["MIND"].config == "mind-strong"
+    assert by_label["Mult-VAE"].config == "multvae-strong"
     for label in ("SASRec", "GRU4Rec", "MIND", "ComiRec-SA", "ComiRec-DR", "DimeRec"):
         found = recipe(plan, by_label[label], 0)
         assert (found.negatives.kind, found.negatives.number) == ("log-uniform", 1024)
         softmax = found.options["softmax"]
-        tuned = 0.104 if label == "DimeRec" else 0.07
+        tuned = {"DimeRec": 0.104, "ComiRec-DR": 0.0485}.get(label, 0.07)
         assert softmax == {"unit": True, "temperature": tuned, "logq": True}
     none, whole = (recipe(plan, by_label[n], 0) for n in ("DimeRec, x_t = 0", "DimeRec"))
     assert none.options["space"] == "none" and none.training == whole.training
