@@ -188,6 +188,15 @@ def test_the_noise_of_a_position_is_counted_from_the_end() -> None:
         assert moved == (row < 6 or row >= 6 + L - 2), row
 
 
+def test_queries_made_in_pieces_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, history = build(uncertainty=0.5), histories()
+    noise = normal(6, len(history), model.noise_draws, model.width)
+    whole = model.encode(history, noise)
+    for piece in (1, 2 * L):
+        monkeypatch.setattr(pieces, "PIECE", piece)
+        torch.testing.assert_close(model.encode(history, noise), whole)
+
+
 @pytest.mark.parametrize("piece", [1, 2 * L, 2048])
 def test_the_loss_against_a_plain_loop(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One example at a time, the softmax over all items written out; rows are read in pieces of

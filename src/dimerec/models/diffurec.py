@@ -205,11 +205,12 @@ class Model(SequentialModel):
     def encode(self, history: Tensor, noise: Tensor) -> Tensor:
         """Rows of noise: the chain's, then one a position for lambda, the last position's last."""
         chain, spread = noise[:, : -self.length], noise[:, -history.shape[1] :]
+        step = self.step()
         if pieces.whole(history > 0):
-            return self._chain(history, chain, spread)
+            return self._chain(history, chain, spread, step)
         x0 = noise.new_empty(len(history), 1, self.width)
         for rows, part in pieces.pieces(history > 0):
-            x0[rows] = self._chain(history[rows, part], chain[rows], spread[rows, part])
+            x0[rows] = self._chain(history[rows, part], chain[rows], spread[rows, part], step)
         return x0
 
     def _chain(
@@ -217,8 +218,11 @@ class Model(SequentialModel):
         history: Int[Tensor, "B L"],
         chain: Float[Tensor, "B R d"],
         spread: Float[Tensor, "B L d"],
+        step: Float[Tensor, "T1 d"],
     ) -> Float[Tensor, "B 1 d"]:
-        items, step = self.embed(history), self.step()
+        """x_0 at the end of the reverse chain from the first of the R rows `chain`; `spread` are
+        the draws of lambda, `step` the embeddings of the steps 0..T."""
+        items = self.embed(history)
         turn = {t: i for i, t in enumerate(self.schedule.times(self.steps))}
 
         def denoise(x: Tensor, t: int) -> Tensor:
