@@ -9,8 +9,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from dimerec.bundle import Bundle
+from dimerec.cli import app
 from dimerec.data.dataset import Dataset
 from dimerec.errors import DataError, DimeRecError
 from dimerec.evaluation.evaluator import evaluate
@@ -71,6 +73,23 @@ def test_hidden_seen_items_are_another_test_of_the_same_training(
         assert one.metrics != other.metrics
         places = {runner.ranks_folder(work, p, run, 0, run.label) for p in (plan, hidden)}
         assert len(places) == 2 and all(place.is_dir() for place in places)
+
+
+def test_what_only_wants_its_scores_is_not_counted_as_a_training(
+    done: Done, tmp_path: Path
+) -> None:
+    folder, _, results = done
+    kept = [r for r in results if r.seed == 0]
+    (tmp_path / "toy.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in kept))
+    text = (folder / "toy.toml").read_text("utf-8").replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
+    (tmp_path / "toy.toml").write_text(text, "utf-8")
+    words = ["reproduce", tmp_path / "toy.toml", "--results", tmp_path, "--work", folder / "work"]
+    shown = CliRunner().invoke(app, list(map(str, words)), env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    said = "No diffusion: 1 of 3 there, 2 to run, 1 of them trained before, about "
+    (line,) = (line for line in shown.stderr.splitlines() if line.startswith(said))
+    seconds = next(r.training["seconds"] for r in kept if r.label == "No diffusion")
+    assert line == f"{said}{seconds / 60:.1f} min"
 
 
 def test_a_line_cut_by_a_kill_is_done_again(done: Done, tmp_path: Path) -> None:

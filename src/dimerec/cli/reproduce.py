@@ -133,21 +133,19 @@ def _planned(plan: "Plan", file: Path, work: Path, jobs: int) -> None:
     from dimerec.experiments import runner
 
     done = runner.current(plan, file)
-    todo = runner.pending(plan, done)
+    pending = runner.pending(plan, done)
+    todo = [one.label for one, _ in pending]
+    new = [one.label for one, s in pending if not runner.trained_before(plan, one, s, work)]
     cost = runner.costs(plan, done, work)
-    rows = []
-    for run in plan.runs:
-        left = sum(one.label == run.label for one, _ in todo)
-        seeds = sum(one.label == run.label for one, _ in plan.trainings)
-        each = cost.get(run.label)
-        minutes = "" if not left else "?" if each is None else f"{left * each / 60:.1f}"
-        rows.append([run.label, f"{seeds - left} of {seeds}", str(left), minutes])
     console = output.err()
-    for label, there, left, minutes in rows:
-        about = f", about {minutes} min" if minutes not in ("", "?") else ""
-        console.print(f"{label}: {there} there, {left} to run{about}")
-    if todo and all(one.label in cost for one, _ in todo):
-        total = sum(cost[one.label] for one, _ in todo) / 60 / jobs
+    for run in plan.runs:
+        label, left, train = run.label, todo.count(run.label), new.count(run.label)
+        seeds = sum(one.label == label for one, _ in plan.trainings)
+        score = f", {left - train} of them trained before" if left > train else ""
+        about = f", about {train * cost[label] / 60:.1f} min" if train and label in cost else ""
+        console.print(f"{label}: {seeds - left} of {seeds} there, {left} to run{score}{about}")
+    if new and all(label in cost for label in new):
+        total = sum(cost[label] for label in new) / 60 / jobs
         console.print(f"about {total:.0f} minutes in all, {jobs} at once")
 
 

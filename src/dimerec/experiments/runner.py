@@ -192,6 +192,17 @@ def current(plan: Plan, results: Path) -> list[Result]:
     return [r for r in read(results) if (r.label, r.fingerprint) in marks]
 
 
+def trained_before(plan: Plan, run: RunPlan, seed: int, work: Path) -> "Run | None":
+    """The run's folder when its training is over: only its scores are left to do."""
+    from dimerec.training.run import Run
+
+    out = _folder(plan, run, seed, work)
+    if not (out / "run.json").is_file():
+        return None
+    done = Run.open(out)
+    return None if done.stopped == "interrupted" else done
+
+
 def costs(plan: Plan, done: list[Result], work: Path) -> dict[str, float]:
     """Seconds that one training of a row took, by label, where one of its seeds is known."""
     rows = {r.label: r.training["seconds"] for r in done}
@@ -287,15 +298,13 @@ def _trained(plan: Plan, run: RunPlan, seed: int, data: "Dataset", work: Path) -
     """The run's folder: trained now, gone on with, or found there whole."""
     from dimerec.experiments.curves import watch
     from dimerec.training.loop import train
-    from dimerec.training.run import Run
 
-    out = _folder(plan, run, seed, work)
-    if (out / "run.json").is_file() and (done := Run.open(out)).stopped != "interrupted":
-        return done
+    if (before := trained_before(plan, run, seed, work)) is not None:
+        return before
     done = train(
         data,
         recipe(plan, run, seed),
-        out,
+        _folder(plan, run, seed, work),
         resume=True,
         threads=1,
         progress=False,
