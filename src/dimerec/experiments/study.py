@@ -66,7 +66,7 @@ class StudyRun(Struct, frozen=True, kw_only=True):
         label: its name.
         config, set: recipe and overrides under the budgets "smoke" and "paper".
         epochs: passes over the training targets, by dataset, where they are not the dataset's.
-        on: further overrides under the budgets "smoke" and "paper", by dataset.
+        on: further overrides by dataset, under every budget: what that data asks of this row.
         strong: recipe under the budget "strong"; without one the row is left out there.
         variants: further rows from the same weights.
         x: the value of a hyper-parameter that the row stands for, where a figure draws it.
@@ -198,7 +198,7 @@ def resolve(
         RunPlan(
             label=row.label,
             config=row.strong if budget == "strong" else row.config,
-            set=[] if budget == "strong" else [*row.set, *row.on.get(dataset, [])],
+            set=[*([] if budget == "strong" else row.set), *row.on.get(dataset, [])],
             epochs=row.epochs.get(dataset, 0),
             variants=row.variants,
             note=row.note,
