@@ -116,7 +116,15 @@ def section(model: str) -> str:
             *beside,
         ]
     else:
-        lines += ["", "Not held against a published figure here."]
+        lines += ["", "Not held against a published figure of the same data and split here."]
+    others = {
+        f"[{source.name}]({source.page})": None
+        for source, run, _ in found
+        if run.label in {row.label for row in source.plan.published}
+    }
+    if others:
+        lines += ["", "The DimeRec paper's figures for it, of other data, stand beside ours in:", ""]
+        lines += [f"- {page}" for page in others]
     return "\n".join(lines)
 
 
