@@ -37,11 +37,58 @@ def test_linear_ends_by_hand() -> None:
     assert schedule.alpha_bar.tolist() == pytest.approx([1, 0.9, 0.72, 0.504])
 
 
+@pytest.mark.parametrize(
+    ("kind", "beta"),
+    [
+        # from 0.0001 to 0.02 in thirds of 0.0199
+        ("linear", [0.0001, 0.0067333, 0.0133667, 0.02]),
+        # 250 times that: from 0.025 to 5 in thirds of 4.975, and nothing above 0.999
+        ("scaled-linear", [0.025, 0.999, 0.999, 0.999]),
+        # f = 0.9998446, 0.8468805, 0.4937668, 0.1442497, 0: 1 less the ratios of neighbours
+        ("cosine", [0.1529878, 0.4169581, 0.7078587, 0.999]),
+        # 1 - sqrt(t + 1e-4) = 0.99, 0.4999000, 0.2928225, 0.1339169, -0.00005
+        ("sqrt", [0.4950505, 0.4142378, 0.5426688, 0.999]),
+        # 250 times and 0.01 more: 0.035 to 5.01, above 1; so to 0.25 + 0.01, in thirds of 0.225
+        ("truncated-linear", [0.035, 0.11, 0.185, 0.26]),
+        # rates 0.1 / 4 + 4.95 (1, 11/3, 19/3, 9) / 16 = 0.334375, 1.159375, 1.984375, 2.809375
+        ("exponential", [0.2842147, 0.6863178, 0.8625335, 0.9397574]),
+    ],
+)
+def test_four_steps_by_hand(kind: str, beta: list[float]) -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind=kind, steps=4))
+    assert schedule.beta[1:].tolist() == pytest.approx(beta, abs=1e-6)
+
+
 def test_scaled_linear_stretches_with_T() -> None:
     short = NoiseSchedule(ScheduleConfig(kind="scaled-linear", steps=100))
     assert float(short.beta[1]) == pytest.approx(1e-3)
+    assert float(short.beta[50]) == pytest.approx(1e-3 + 49 / 99 * 0.199)
     assert float(short.beta[100]) == pytest.approx(0.2)
     assert float(NoiseSchedule(ScheduleConfig(steps=20)).beta[20]) == pytest.approx(0.999)
+
+
+def test_truncated_linear_by_hand() -> None:
+    """DiffuRec's: from 0.1 / T + 0.01 to 20 / T + 0.01, or to 1 / T + 0.01 if that is above 1.
+
+    T = 200: from 0.0105 to 0.11 in 199 steps of 0.0005. T = 10: the end would be 2.01; from 0.02 to
+    0.11 in 9 steps of 0.01. T = 21 is the first that goes all the way, to 0.962381; T = 20 would
+    end at 1.01, and ends at 0.06. The published T = 32: from 0.013125 to 0.635.
+    """
+
+    def beta(steps: int, **ends: float) -> list[float]:
+        config = ScheduleConfig(kind="truncated-linear", steps=steps, **ends)
+        return NoiseSchedule(config).beta.tolist()
+
+    assert beta(200)[1:] == pytest.approx([0.01 + 0.0005 * t for t in range(1, 201)], rel=1e-5)
+    assert beta(10)[1:] == pytest.approx([0.01 + 0.01 * t for t in range(1, 11)], rel=1e-5)
+    for steps, first, last in [
+        (20, 0.015, 0.06),
+        (21, 0.0147619, 0.962381),
+        (32, 0.013125, 0.635),
+    ]:
+        assert [beta(steps)[1], beta(steps)[-1]] == pytest.approx([first, last], rel=1e-5)
+    # other ends, T = 10: 0.02 + 0.01, and for 4 + 0.01 a twentieth of the 4
+    assert beta(10, first=2e-4, last=0.04)[1::9] == pytest.approx([0.03, 0.21], rel=1e-5)
 
 
 def test_cosine_by_hand() -> None:
