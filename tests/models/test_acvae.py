@@ -13,7 +13,7 @@ from dimerec import config, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue
-from dimerec.models.acvae import Adversary, Config, Encoder, Model, to_front
+from dimerec.models.acvae import Adversary, Config, Critic, Encoder, Model, to_front
 
 V, L = 20, 7
 NONE = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
@@ -115,6 +115,24 @@ def test_the_adversary_by_hand() -> None:
         net.last.weight[0, 7] = 1
         got = net(torch.tensor([[2.0]]), torch.tensor([[3.0]]), None)
     assert float(got) == pytest.approx(4.5 - 0.578808, abs=1e-5)
+
+
+def test_the_critic_by_hand() -> None:
+    """x = 2, 1 and z = 1, 3. One way in, to the new state of the recurrence: 2 - 1 and 1 - 3.
+
+    Both gates are 0.5: the states are 0.5 tanh 1 = 0.380797 and 0.5 tanh -2 + 0.5 * 0.380797 =
+    -0.291615. gelu: 0.380797 * 0.648323 = 0.246880 and -0.291615 * 0.385290 = -0.112357; the logit
+    is 4 times that, less 1.
+    """
+    net = Critic(1, 1)
+    zero(net)
+    with torch.no_grad():
+        net.recurrent.weight_ih_l0[2 * 128 + 7] = torch.tensor([1.0, -1.0])
+        net.out.weight[0, 7] = 4
+        net.out.bias.fill_(-1)
+        got = net(torch.tensor([[[2.0], [1.0]]]), torch.tensor([[[1.0], [3.0]]]))
+    want = [4 * 0.246880 - 1, 4 * -0.112357 - 1]
+    assert got[0].tolist() == pytest.approx(want, abs=1e-5)
 
 
 @pytest.mark.slow
