@@ -114,6 +114,27 @@ def test_a_rollout_is_trained_on_every_step_of_its_chain() -> None:
     torch.testing.assert_close(parts["recon"], reconstruction_loss(candidates.positive, both))
 
 
+@pytest.mark.parametrize("unit", [False, True])
+def test_l_gem_is_the_loss_of_the_interest_closest_to_the_target(unit: bool) -> None:
+    """Eqs. 18-19 by a plain loop: every target, from the interests of the history before it."""
+    model, data = build(softmax={"unit": unit, "temperature": 0.5}).requires_grad_(False), batch()
+    torch.nn.init.normal_(model.gem.position)  # starts at zero
+    table, losses = model.item_vectors(), []
+    for row in range(4):
+        for at in range(L):
+            prefix = torch.nn.functional.pad(data.history[row, : at + 1], (L - 1 - at, 0))
+            target, costs, fits = int(data.targets[row, at]), [], []
+            for interest in model.guide(prefix.unsqueeze(0))[0]:
+                query = interest / interest.norm() if unit else interest
+                others = [int(n) for n in data.negatives if int(n) != target]
+                logits = torch.stack([query @ table[n] / 0.5 for n in (target, *others)])
+                costs.append(-logits.log_softmax(0)[0])
+                fits.append(float(query @ table[target]))
+            losses.append(costs[fits.index(max(fits))])
+    got = model.loss(data, torch.Generator().manual_seed(0)).parts["gem"]
+    torch.testing.assert_close(got, torch.stack(losses).mean())
+
+
 def test_eq_23_weighs_the_three_losses() -> None:
     model = build(gem=0.5, recon=2.0, ssm=3.0)
     losses = model.loss(batch(), torch.Generator().manual_seed(0))
