@@ -127,7 +127,7 @@ def test_the_critic_by_hand() -> None:
     net = Critic(1, 1)
     zero(net)
     with torch.no_grad():
-        net.recurrent.weight_ih_l0[2 * 128 + 7] = torch.tensor([1.0, -1.0])
+        net.recurrent.all_weights[0][0][2 * 128 + 7] = torch.tensor([1.0, -1.0])
         net.out.weight[0, 7] = 4
         net.out.bias.fill_(-1)
         got = net(torch.tensor([[[2.0], [1.0]]]), torch.tensor([[[1.0], [3.0]]]))
