@@ -42,8 +42,9 @@ class NegativesConfig(Struct, frozen=True):
         number: M; for "in-batch" an upper bound.
         private: draw `number` for every position instead of `number` shared by the batch.
         exclude: mask a negative equal to the position's "target", or any item of its "window"
-            (the paper's "items that the user has not interacted with"); of in-batch negatives
-            each row then keeps those of the other rows.
+            (the paper's "items that the user has not interacted with"), which drawn negatives
+            can be where they are private; of in-batch negatives each row then keeps those of the
+            other rows.
     """
 
     kind: Literal["none", "uniform", "log-uniform", "in-batch"] = "none"
@@ -54,6 +55,12 @@ class NegativesConfig(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.private and self.kind == "in-batch":
             raise ValueError("in-batch negatives are shared: private must be false")
+        drawn = self.kind in ("uniform", "log-uniform")
+        if drawn and self.exclude == "window" and not self.private:
+            raise ValueError(
+                'exclude = "window" needs private = true: shared negatives are masked by "target" '
+                "only"
+            )
 
 
 class TrainingConfig(Struct, frozen=True):
@@ -122,6 +129,23 @@ class RunConfig(Struct, frozen=True):
                 'negatives.kind to "uniform", "log-uniform" or "in-batch"'
             )
         return options
+
+    def check(self) -> None:
+        """Refuse what cannot be trained, or would not be what it says: `model_config`, and
+        negatives that are drawn for a loss without.
+
+        Why its loss takes none, a `Config` says by a property `without_negatives`, which is empty
+        where it takes them. Bundles are opened without this: there no loss is asked for.
+
+        Raises:
+            ConfigError: it names field, value and what is allowed.
+        """
+        why = getattr(self.model_config(), "without_negatives", "")
+        if why and self.negatives.kind != "none":
+            raise ConfigError(
+                f"negatives.kind = {self.negatives.kind!r}: must be 'none' for {self.model}, whose "
+                f"{why}"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -216,7 +240,7 @@ def load(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     for item in overrides:
         override(tree, item)
     config = convert(tree, RunConfig, where)
-    config.model_config()
+    config.check()
     return config
 
 

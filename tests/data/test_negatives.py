@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dimerec import config
 from dimerec.config import NegativesConfig
 from dimerec.data.negatives import Negatives, clear_seen
 from dimerec.errors import ConfigError, DataError
@@ -138,8 +139,15 @@ def test_clear_seen_against_isin(size: int, seed: int, width: int) -> None:
 
 
 def test_shared_negatives_cannot_exclude_windows() -> None:
-    with pytest.raises(ConfigError, match=r"negatives.private = true"):
-        Negatives(NegativesConfig(kind="uniform", number=5, exclude="window"), COUNTS)
+    for kind in ("uniform", "log-uniform"):
+        with pytest.raises(ConfigError) as caught:
+            config.load("sasrec", [f"negatives.kind={kind}", "negatives.exclude=window"])
+        assert str(caught.value) == (
+            'sasrec: negatives: exclude = "window" needs private = true: shared negatives are '
+            'masked by "target" only'
+        )
+    config.load("sasrec", ["negatives.kind=in-batch", "negatives.exclude=window"])
+    config.load("sasrec", ["negatives.kind=none", "negatives.exclude=window"])
 
 
 def test_no_items_no_negatives() -> None:

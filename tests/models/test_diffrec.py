@@ -269,8 +269,6 @@ def test_the_shared_losses() -> None:
         bpr.loss(data, generator(5))
     drawn = SequenceBatch(data.history, data.targets, torch.arange(1, 9), torch.zeros(8))
     assert set(bpr.loss(drawn, generator(5)).parts) == {"bpr"}
-    with pytest.raises(ConfigError, match='set negatives.kind = "none"'):
-        build(predict="window").loss(drawn, generator(5))
 
 
 @pytest.mark.parametrize(

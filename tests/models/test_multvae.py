@@ -153,13 +153,6 @@ def test_a_window_is_rebuilt_whole() -> None:
     torch.testing.assert_close(parts["kl"], kl_divergence(mean, log_variance).mean())
 
 
-def test_a_rebuilt_window_takes_no_negatives() -> None:
-    data = batch()
-    data = SequenceBatch(data.history, data.targets, torch.tensor([1, 2]), torch.zeros(2))
-    with pytest.raises(ConfigError, match=r'set negatives.kind = "none"'):
-        build(predict="window").loss(data, generator())
-
-
 def test_windows_are_learned_by_heart() -> None:
     """Bags of two kinds: after training each kind's items come first for one who had half."""
     model = build(predict="window", latent=4, hidden=8)

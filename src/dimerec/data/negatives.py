@@ -3,7 +3,7 @@
 import numpy as np
 
 from dimerec.config import NegativesConfig
-from dimerec.errors import ConfigError, DataError
+from dimerec.errors import DataError
 from dimerec.vocabulary import PADDING
 
 SLOTS = 4096
@@ -29,18 +29,12 @@ class Negatives:
         private: `draw` gives every position its own negatives.
 
     Raises:
-        ConfigError: drawn negatives that are shared cannot be masked by each row's window.
         DataError: there is no item.
     """
 
     def __init__(self, config: NegativesConfig, counts: np.ndarray) -> None:
         apart = config.kind == "in-batch" and config.exclude == "window"
         self.private = config.private or apart
-        if config.exclude == "window" and config.kind != "none" and not self.private:
-            raise ConfigError(
-                'negatives.exclude = "window" needs negatives.private = true: shared negatives '
-                'are masked by "target" only'
-            )
         self.config = config
         self._size = len(counts)
         if self._size < 2:

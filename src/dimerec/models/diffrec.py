@@ -40,7 +40,6 @@ from torch import Tensor, nn
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import NonNegative, Positive, Rate, Struct, Weight
-from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.importance import StepSampler
@@ -112,6 +111,15 @@ class Config(Struct, frozen=True):
         """Whether the loss is made of sampled negatives."""
         return self.softmax.needs_negatives
 
+    @property
+    def without_negatives(self) -> str:
+        """Why the loss takes no negatives."""
+        if self.predict == "window":
+            return "predict = 'window' compares with all items"
+        if self.loss == "squared":
+            return "loss = 'squared' compares with all items; loss = 'softmax' takes negatives"
+        return ""
+
 
 class Model(SequentialModel):
     """One query: the MLP's last hidden layer, and a 1 for the bias."""
@@ -168,10 +176,6 @@ class Model(SequentialModel):
 
     def loss(self, batch: SequenceBatch, rng: torch.Generator) -> LossParts:
         """The mean over the positions ("next") or windows of the weighted loss at a drawn t."""
-        if self.config.predict == "window" and batch.negatives.numel():
-            raise ConfigError(
-                'options.predict = "window" compares with all items: set negatives.kind = "none"'
-            )
         row = (batch.targets > 0).any(1)
         t, odds = self.sampler.draw(int(row.sum()), rng)
         noise = torch.randn(len(t), self.size, generator=rng, device=t.device)

@@ -72,6 +72,11 @@ class Config(Struct, frozen=True):
                 f"strength = {self.strength:g} needs unguided > 0: the null vector is never trained"
             )
 
+    @property
+    def without_negatives(self) -> str:
+        """Why the loss takes no negatives."""
+        return "squared error compares with the target alone"
+
 
 class Denoiser(nn.Module):
     """f_theta(x_t, c, t): one layer or two on [x_t, c, t].

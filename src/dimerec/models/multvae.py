@@ -32,7 +32,6 @@ from torch import Generator, Tensor, nn
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import NonNegative, Rate, Struct, Weight
-from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.bags import first_seen
 from dimerec.nn.embeddings import ItemEmbedding
@@ -68,6 +67,11 @@ class Config(Struct, frozen=True):
             raise ValueError(
                 f'predict = "window" is a softmax over all items, not "{self.softmax.loss}"'
             )
+
+    @property
+    def without_negatives(self) -> str:
+        """Why the loss takes no negatives."""
+        return "predict = 'window' compares with all items" if self.predict == "window" else ""
 
 
 class Model(SequentialModel):
@@ -173,10 +177,6 @@ class Model(SequentialModel):
         return -softmax_loss(candidates, queries.unsqueeze(1)), kl
 
     def _rebuild(self, batch: SequenceBatch, rng: Generator) -> tuple[Tensor, Tensor]:
-        if batch.negatives.numel():
-            raise ConfigError(
-                'options.predict = "window" compares with all items: set negatives.kind = "none"'
-            )
         window = torch.cat([batch.history, batch.targets[:, -1:]], dim=1)
         window = window[(window > 0).any(1)]
         queries, kl = self._sampled(self.bags(window, rng)[:, -1], rng)

@@ -298,6 +298,7 @@ class _Training:
 
 
 def _build(dataset: Dataset, config: RunConfig) -> SequentialModel:
+    config.check()
     options = config.model_config()
     module = plugins.load("dimerec.models", config.model)
     with randomness.torch_scope(config.seed, "init"):
