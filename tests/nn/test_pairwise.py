@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dimerec import config, plugins, randomness
-from dimerec.batch import SequenceBatch
+from dimerec import config, randomness
 from dimerec.errors import ConfigError
-from dimerec.model import Catalogue
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import (
     SPREAD,
@@ -242,36 +240,6 @@ def test_wrong_recipes_fail_at_load(recipe: str, overrides: list[str], message: 
 
 def test_gru4rec_has_negatives_of_its_own() -> None:
     config.load("gru4rec", [*SHARED, "negatives.kind=none"])
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(
-    "recipe",
-    ["comirec", "comirec-dr", "diffurec", "dimerec", "gru4rec", "mind", "multvae", "sasrec"],
-)
-def test_every_model_with_item_logits_has_it(recipe: str, name: str) -> None:
-    overrides = ["options.softmax.logq=false", f"options.softmax.loss={name}", "length=4"]
-    made = config.load(recipe, [*overrides, "negatives.kind=uniform"])
-    catalogue = Catalogue(size=12, length=4, counts=torch.ones(12))
-    with randomness.torch_scope(0, "init"):
-        model = plugins.load("dimerec.models", made.model).Model(made.model_config(), catalogue)
-    history = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
-    targets = torch.tensor([[0, 2, 3, 9], [5, 6, 7, 8]])
-    if model.targets == "last":
-        targets[:, :-1] = 0
-    batch = SequenceBatch(history, targets, torch.tensor([10, 11, 5]), torch.zeros(3))
-    losses = model.train().loss(batch, torch.Generator().manual_seed(0))
-    judged = {"comirec": {"gem"}, "dimerec": {"gem", "ssm", "recon"}, "multvae": {name, "kl"}}
-    assert set(losses.parts) == judged.get(made.model, {name})
-    assert bool(losses.total.isfinite()) and losses.total.requires_grad
-    if made.model not in judged:
-        return
-    # The parts' names do not tell: the value must not be the softmax's.
-    softened = config.load(recipe, ["options.softmax.logq=false", "length=4"])
-    with randomness.torch_scope(0, "init"):
-        other = plugins.load("dimerec.models", made.model).Model(softened.model_config(), catalogue)
-    softmax = other.train().loss(batch, torch.Generator().manual_seed(0))
-    assert float(softmax.total.detach()) != float(losses.total.detach())
 
 
 def before(made: SoftmaxConfig, items: ItemEmbedding, batch: tuple[Tensor, ...], queries: Tensor):
