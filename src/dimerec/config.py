@@ -211,6 +211,12 @@ def _allowed(field: Any) -> str:
         return f"must be one of {', '.join(map(repr, field.values))}"
     if isinstance(field, msgspec.inspect.StrType) and field.pattern:
         return f"must be text matching {field.pattern}"
+    if isinstance(field, msgspec.inspect.BoolType):
+        return "must be true or false"
+    if isinstance(field, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+        least = f" of at least {field.min_length}" if field.min_length else ""
+        each = _allowed(field.item_type).removeprefix("must be ")
+        return f"must be a list{least}" + (f", each {each}" if each else "")
     if isinstance(field, msgspec.inspect.IntType | msgspec.inspect.FloatType):
         bounds = {">=": field.ge, ">": field.gt, "<=": field.le, "<": field.lt}
         kind = "an integer" if isinstance(field, msgspec.inspect.IntType) else "a number"

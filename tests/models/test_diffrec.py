@@ -276,7 +276,7 @@ def test_the_shared_losses() -> None:
     [
         ({"corrupted": 41}, "corrupted = 41 must be in 0..T = 40"),
         ({"steps": 0}, "steps = 0: must be an integer >= 1"),
-        ({"dims": []}, "dims"),
+        ({"dims": []}, "must be a list of at least 1, each an integer >= 1"),
         ({"dims": [0]}, "dims.0 = 0: must be an integer >= 1"),
         ({"dropout": 1.0}, "dropout = 1.0: must be a number >= 0 and < 1"),
         ({"noise_min": 0.02}, "noise_min = 0.02 must be at most noise_max = 0.01"),

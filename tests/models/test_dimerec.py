@@ -146,17 +146,25 @@ def test_eq_23_weighs_the_three_losses() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 21}, "steps = 21 must be in 1..T = 20"),
-        ({"rollout": 30}, "rollout = 30 must be in 1..T = 20"),
-        ({"guidance": {"interests": 0}}, "interests"),
-        ({"guidance": {"kind": "astrology"}}, "astrology"),
-        ({"softmax": {"temperature": 0}}, "temperature"),
-        ({"widht": 32}, "widht"),
+        ({"steps": 21}, "steps = 21 must be in 1..T = 20 (schedule.steps)"),
+        ({"rollout": 30}, "rollout = 30 must be in 0..T = 20 (schedule.steps)"),
+        ({"guidance": {"interests": 0}}, "guidance.interests = 0: must be an integer >= 1"),
+        (
+            {"guidance": {"kind": "astrology"}},
+            "guidance.kind = 'astrology': must be one of 'dynamic-routing', 'mlp', 'rule', "
+            "'self-attentive', 'transformer'",
+        ),
+        (
+            {"space": "curved"},
+            "space = 'curved': must be one of 'euclidean', 'none', 'sphere', 'sphere-exponential'",
+        ),
+        ({"softmax": {"temperature": 0}}, "softmax.temperature = 0: must be a number > 0"),
     ],
 )
 def test_wrong_options_fail_at_load(options: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as caught:
         config.convert(options, Config, "options")
+    assert str(caught.value) == f"options: {message}"
 
 
 def test_the_paper_recipe_reads_as_the_paper() -> None:

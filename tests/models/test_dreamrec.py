@@ -142,7 +142,10 @@ def test_every_row_of_noise_counts() -> None:
     ("options", "message"),
     [
         ({"steps": 501}, "steps = 501 must be in 0..T = 500"),
-        ({"width": 63, "transformer": {"heads": 2}}, "width = 63 must be divisible by heads = 2"),
+        (
+            {"width": 63, "transformer": {"heads": 2}},
+            "divisible by transformer.heads = 2, which can be 1, 3",
+        ),
         ({"unguided": 1.0}, "unguided = 1.0: must be a number >= 0 and < 1"),
         ({"strength": -1.0}, "strength = -1.0: must be a number >= 0"),
         ({"unguided": 0.0}, "strength = 2 needs unguided > 0"),

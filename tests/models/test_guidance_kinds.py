@@ -47,6 +47,6 @@ def test_a_width_that_the_heads_do_not_divide_fails_at_load(model: str) -> None:
         "options.guidance.kind=transformer",
         "options.guidance.transformer.heads=3",
     ]
-    message = "width = 64 must be divisible by transformer.heads = 3"
+    message = "width = 64 must be divisible by guidance.transformer.heads = 3"
     with pytest.raises(ConfigError, match=message):
         config.load(model, overrides)

@@ -33,6 +33,13 @@ class ScheduleConfig(Struct, frozen=True):
     first: Annotated[float, Meta(gt=0.0, lt=1.0)] = 1e-4
     last: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.02
 
+    def check_steps(self, name: str, value: int, least: int) -> None:
+        """ValueError where the option `name`, `least` at least, asks for more than T steps."""
+        if value > self.steps:
+            raise ValueError(
+                f"{name} = {value} must be in {least}..T = {self.steps} (schedule.steps)"
+            )
+
 
 class NoiseSchedule(nn.Module):
     """`beta` and `alpha_bar`, float32 `[T+1]`; the index is the paper's t, and 0 is noiseless.

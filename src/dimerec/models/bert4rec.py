@@ -39,7 +39,7 @@ from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.pieces import by_length
-from dimerec.nn.transformer import BertBlock, dropout
+from dimerec.nn.transformer import BertBlock, check_heads, dropout
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -67,8 +67,7 @@ class Config(Struct, frozen=True):
     softmax: SoftmaxConfig = SoftmaxConfig()
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width = {self.width} must be divisible by heads = {self.heads}")
+        check_heads(self.width, self.heads)
         if self.bias and self.softmax.unit:
             raise ValueError("bias = true needs softmax.unit = false: a cosine has no bias")
 

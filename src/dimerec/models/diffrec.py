@@ -87,7 +87,7 @@ class Config(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.corrupted > self.steps:
-            raise ValueError(f"corrupted = {self.corrupted} must be in 0..T = {self.steps}")
+            raise ValueError(f"corrupted = {self.corrupted} must be in 0..T = {self.steps} (steps)")
         if self.noise_min > self.noise_max:
             raise ValueError(
                 f"noise_min = {self.noise_min:g} must be at most noise_max = {self.noise_max:g}"

@@ -38,7 +38,7 @@ from dimerec.nn import pieces
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
 from dimerec.nn.steps import StepMLP
-from dimerec.nn.transformer import attention, dropout
+from dimerec.nn.transformer import attention, check_heads, dropout
 
 
 class Config(Struct, frozen=True):
@@ -69,10 +69,8 @@ class Config(Struct, frozen=True):
     steps: NonNegative = 0
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width = {self.width} must be divisible by heads = {self.heads}")
-        if self.steps > self.schedule.steps:
-            raise ValueError(f"steps = {self.steps} must be in 0..T = {self.schedule.steps}")
+        check_heads(self.width, self.heads)
+        self.schedule.check_steps("steps", self.steps, 0)
 
 
 def inject(

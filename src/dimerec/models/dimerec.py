@@ -58,7 +58,7 @@ class Config(Struct, frozen=True):
     denoiser: DenoiserConfig = DenoiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     softmax: SoftmaxConfig = SoftmaxConfig(unit=True, temperature=0.1)
-    space: Literal["none"] | SpaceName = "sphere"
+    space: Literal["none", SpaceName] = "sphere"
     noisiest_only: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.03
     rollout: Annotated[int, Meta(ge=0)] = 0
     rollout_samples: Positive = 4
@@ -72,9 +72,8 @@ class Config(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         self.guidance.check(self.width)
-        for name, value in (("steps", self.steps), ("rollout", self.rollout)):
-            if value > self.schedule.steps:
-                raise ValueError(f"{name} = {value} must be in 1..T = {self.schedule.steps}")
+        self.schedule.check_steps("steps", self.steps, 1)
+        self.schedule.check_steps("rollout", self.rollout, 0)
         if self.rollout and self.rollout_samples > 1 and self.softmax.loss != "softmax":
             raise ValueError(
                 f'softmax.loss = "{self.softmax.loss}" has no mixture of samples: '

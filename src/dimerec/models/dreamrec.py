@@ -36,7 +36,7 @@ from dimerec.diffusion.spaces import space
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.steps import StepMLP
-from dimerec.nn.transformer import Transformer, TransformerConfig
+from dimerec.nn.transformer import Transformer, TransformerConfig, check_heads
 
 DenoiserKind = Literal["linear", "mlp"]
 
@@ -62,11 +62,8 @@ class Config(Struct, frozen=True):
     steps: NonNegative = 0
 
     def __post_init__(self) -> None:
-        if self.width % self.transformer.heads:
-            heads = self.transformer.heads
-            raise ValueError(f"width = {self.width} must be divisible by heads = {heads}")
-        if self.steps > self.schedule.steps:
-            raise ValueError(f"steps = {self.steps} must be in 0..T = {self.schedule.steps}")
+        check_heads(self.width, self.transformer.heads, "transformer.heads")
+        self.schedule.check_steps("steps", self.steps, 0)
         if self.strength and not self.unguided:
             raise ValueError(
                 f"strength = {self.strength:g} needs unguided > 0: the null vector is never trained"

@@ -25,7 +25,7 @@ from dimerec.config import Struct
 from dimerec.model import Catalogue, LossParts, SequentialModel
 from dimerec.nn.embeddings import ItemEmbedding
 from dimerec.nn.losses import Candidates, SoftmaxConfig, softmax_loss
-from dimerec.nn.transformer import Transformer, TransformerConfig
+from dimerec.nn.transformer import Transformer, TransformerConfig, check_heads
 
 
 class Config(Struct, frozen=True):
@@ -48,9 +48,7 @@ class Config(Struct, frozen=True):
     softmax: SoftmaxConfig = SoftmaxConfig()
 
     def __post_init__(self) -> None:
-        if self.width % self.transformer.heads:
-            heads = self.transformer.heads
-            raise ValueError(f"width = {self.width} must be divisible by heads = {heads}")
+        check_heads(self.width, self.transformer.heads, "transformer.heads")
 
 
 class Model(SequentialModel):

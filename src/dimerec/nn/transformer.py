@@ -1,5 +1,6 @@
 """The causal encoder of left-padded histories, of SASRec's blocks or of BERT's."""
 
+import math
 from typing import Literal
 
 import torch
@@ -24,6 +25,17 @@ class TransformerConfig(Struct, frozen=True):
     layers: Positive = 2
     heads: Positive = 1
     dropout: Rate = 0.2
+
+
+def check_heads(width: int, heads: int, name: str = "heads") -> None:
+    """ValueError where attention heads cannot share the width; it names those that can, and the
+    option `name` that says how many there are."""
+    if width % heads:
+        small = [n for n in range(1, math.isqrt(width) + 1) if width % n == 0]
+        allowed = ", ".join(map(str, sorted({*small, *(width // n for n in small)})))
+        raise ValueError(
+            f"width = {width} must be divisible by {name} = {heads}, which can be {allowed}"
+        )
 
 
 SHORT = 2**16  # values of 16 random bits

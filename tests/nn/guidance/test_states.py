@@ -39,5 +39,7 @@ def test_the_width_must_be_divisible_by_the_heads() -> None:
     three = TransformerConfig(heads=3)
     GuidanceConfig(kind="transformer", transformer=three).check(66)
     GuidanceConfig(kind="mlp", transformer=three).check(64)
-    with pytest.raises(ValueError, match=r"width = 64 must be divisible by transformer.heads = 3"):
+    with pytest.raises(
+        ValueError, match=r"width = 64 must be divisible by guidance.transformer.heads = 3"
+    ):
         GuidanceConfig(kind="transformer", transformer=three).check(64)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from dimerec.batch import SequenceBatch
 from dimerec.config import Positive, Struct
-from dimerec.nn.transformer import TransformerConfig
+from dimerec.nn.transformer import TransformerConfig, check_heads
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -52,9 +52,8 @@ class GuidanceConfig(Struct, frozen=True):
 
     def check(self, width: int) -> None:
         """ValueError where the extractor cannot have the width `width`."""
-        heads = self.transformer.heads
-        if self.kind == "transformer" and width % heads:
-            raise ValueError(f"width = {width} must be divisible by transformer.heads = {heads}")
+        if self.kind == "transformer":
+            check_heads(width, self.transformer.heads, "guidance.transformer.heads")
 
 
 class GuidanceExtractor(nn.Module, ABC):
