@@ -196,6 +196,18 @@ def test_later_trials_learn_from_earlier_ones() -> None:
     assert propose(one, done, 7) == done[7].values  # of the trials before it alone
 
 
+def test_the_first_ten_trials_are_drawn_at_random() -> None:
+    """Whatever those before them gave; the next one depends on it."""
+    one = tuning.Search("", "", "", "", {"x": Range(low=0.0, high=1.0)}, 0, 1, "hr@10")
+    searches: tuple[list[Trial], list[Trial]] = [], []
+    for number in range(11):
+        for done, sign in zip(searches, (1, -1), strict=True):
+            values = propose(one, done, number)
+            done.append(Trial(number, values, "complete", sign * values["x"]))
+    tried, other = ([trial.values["x"] for trial in done] for done in searches)
+    assert tried[:10] == other[:10] and tried[10] != other[10]
+
+
 def test_another_search_in_the_folder_is_refused(
     whole: Path, data: Dataset, recipe: str, tmp_path: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 Every model is given the same budget, trials and passes over the training targets. What trial n
 tries is a pure function of the seed and of the trials before it, so a search that was killed goes
-on to the same end. The sampler is Optuna's tree-structured Parzen estimator.
+on to the same end. The sampler is Optuna's tree-structured Parzen estimator, which draws at random
+until ten trials are complete and learns from them after that.
 """
 
 import math
@@ -248,7 +249,7 @@ def read(out: Path) -> list[Trial]:
 
 
 def propose(search: Search, done: list[Trial], number: int) -> dict[str, Any]:
-    """The settings of a trial, by what the trials before it have given.
+    """The settings of a trial: at random until ten before it are complete, then by what they gave.
 
     Raises:
         ConfigError: Optuna is not installed.
