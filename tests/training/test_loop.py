@@ -15,7 +15,7 @@ import torch
 
 from dimerec import plugins, randomness
 from dimerec.bundle import Bundle
-from dimerec.config import RunConfig, convert
+from dimerec.config import NegativesConfig, RunConfig, convert
 from dimerec.data.batches import Batches
 from dimerec.data.dataset import Dataset
 from dimerec.errors import ConfigError, DataError, TrainingDiverged
@@ -342,6 +342,11 @@ def test_every_shipped_model_trains_and_resumes_bit_for_bit(
     monkeypatch.setattr(loop, "LOG_EVERY", 5)
     short = {"steps": 3} if name in ("diffurec", "dreamrec") else {}  # the reverse chain
     config = with_model(make_config(max_steps=14, validate_every=7), name, **short)
+    if getattr(config.model_config(), "without_negatives", ""):
+        with pytest.raises(ConfigError, match="negatives.kind = 'uniform': must be 'none'"):
+            train(dataset, config, tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
+        config = msgspec.structs.replace(config, negatives=NegativesConfig())
     whole = train(dataset, config, tmp_path / "whole", progress=False)
     run = train(dataset, config, tmp_path / "run", progress=stop_at(10, signal.SIGINT))
     if run.steps:
