@@ -28,7 +28,9 @@ def test_recipes_are_different_runs():
     assert len(prints) == len(config.shipped())
 
 
-LOSS = r"softmax|cross-entropy|BCE|BPR|squared error|likelihood|same losses|default loss|best .*of ten"
+LOSS = (
+    r"softmax|cross-entropy|BCE|BPR|squared error|likelihood|same losses|default loss|best .*of ten"
+)
 COUNTING = {"cooccurrence", "itemknn", "popularity", "sknn"}
 TRAINED = [name for name in config.shipped() if config.load(name).model not in COUNTING]
 
