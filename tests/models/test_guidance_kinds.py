@@ -9,7 +9,7 @@ from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, SequentialModel
 
 V, L, D, K = 20, 5, 8, 3
-KINDS = ("self-attentive", "dynamic-routing", "transformer", "mlp")
+KINDS = ("self-attentive", "dynamic-routing", "transformer", "mlp", "rule")
 
 
 def build(model: str, kind: str) -> SequentialModel:

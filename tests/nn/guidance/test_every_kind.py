@@ -19,7 +19,13 @@ KINDS = {
     "routing-adaptive": {"kind": "dynamic-routing", "routing": "shared", "adaptive": True},
     "transformer": {"kind": "transformer"},
     "mlp": {"kind": "mlp"},
+    "rule": {"kind": "rule"},
+    "rule-popular": {"kind": "rule", "rule": "popular"},
+    "rule-explore": {"kind": "rule", "rule": "explore", "explore": 0.67},
 }
+COUNTS = torch.tensor(
+    [0.0, 5.0, 2.0, 5.0, 1.0, 7.0, 2.0, 0.0, 9.0]
+)  # equals are told apart by place
 # the transformer counts its positions from the end of the window, so a prefix is another input
 of_prefixes = pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"transformer"}))
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +36,7 @@ def build(kind: str) -> GuidanceExtractor:
     made = config.convert({**KINDS[kind], "interests": K}, GuidanceConfig, "guidance")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return extractor(made, D, L, torch.ones(V)).requires_grad_(False)
+        return extractor(made, D, L, COUNTS).requires_grad_(False)
 
 
 def hidden(history: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dimerec.nn.guidance.contract import GuidanceConfig, GuidanceExtractor
@@ -11,9 +11,13 @@ from dimerec.nn.guidance.contract import GuidanceConfig, GuidanceExtractor
 class RuleBased(GuidanceExtractor):
     """No learnable parameter: K of the history's own items, in their order of preference.
 
+    `every` looks at all items of a window from each of its positions: B · L · L numbers, 41 MB for
+    128 windows of 200 items.
+
     Implements: Eq. 15
     """
 
+    causal = True
     counts: Tensor
 
     def __init__(self, config: GuidanceConfig, counts: Float[Tensor, "V"]) -> None:
@@ -24,33 +28,59 @@ class RuleBased(GuidanceExtractor):
     def forward(
         self, hidden: Float[Tensor, "B L d"], history: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B K d"]:
-        chosen = self.choose(history)  # [B, K]
-        index = chosen.clamp_min(0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        return hidden.gather(1, index) * (chosen >= 0).unsqueeze(-1)
+        return _picked(hidden, self.choose(history).unsqueeze(1))[:, 0]
+
+    def every(
+        self, hidden: Float[Tensor, "B L d"], history: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L K d"]:
+        length = history.shape[1]
+        past = torch.ones(length, length, dtype=torch.bool, device=history.device).tril()
+        return _picked(hidden, self._chosen(history, past & (history > 0).unsqueeze(1)))
 
     def choose(self, history: Int[Tensor, "B L"]) -> Int[Tensor, "B K"]:
         """Positions kept, best first; -1 where the history is too short. Latest wins ties."""
-        length, count = history.shape[1], self.config.interests
-        recency = torch.arange(length, device=history.device) / length  # in [0, 1)
-        exposure = self.counts[history]  # whole numbers, so recency only breaks ties
+        return self._chosen(history, (history > 0).unsqueeze(1))[:, 0]
+
+    def _chosen(
+        self, history: Int[Tensor, "B L"], seen: Bool[Tensor, "B T L"]
+    ) -> Int[Tensor, "B T K"]:
+        """`choose` for T prefixes, each of the positions `seen`."""
+        count = self.config.interests
         if self.config.rule == "last":
-            best = _top(recency.expand(history.shape), history, count)
-        elif self.config.rule == "popular":
-            best = _top(exposure + recency, history, count)
-        else:
-            reserved = round(self.config.explore * count)
-            best = _top(exposure + recency, history, count - reserved)
-            taken = torch.zeros_like(history, dtype=torch.bool)
-            rows, slots = (best >= 0).nonzero(as_tuple=True)
-            taken[rows, best[rows, slots]] = True
-            left = history.masked_fill(taken, 0)
-            best = torch.cat([best, _top(recency - exposure, left, reserved)], dim=1)
+            recency = torch.arange(history.shape[1], device=history.device)
+            return _top(recency.expand(history.shape), seen, count)
+        exposure = self.counts[history]
+        reserved = round(self.config.explore * count) if self.config.rule == "explore" else 0
+        best = _top(_order(exposure), seen, count - reserved)
+        if reserved:
+            left = seen & ~_marked(best, seen.shape[-1])
+            best = torch.cat([best, _top(_order(-exposure), left, reserved)], dim=-1)
         return best
 
 
-def _top(value: Float[Tensor, "B L"], history: Int[Tensor, "B L"], count: int) -> Tensor:
-    """Positions of the `count` largest values among real items, `[B, count]`, -1 where absent."""
-    value = value.masked_fill(history == 0, -torch.inf)
-    best, position = value.topk(min(count, value.shape[1]), dim=1)
-    position = position.masked_fill(best == -torch.inf, -1)
-    return F.pad(position, (0, count - position.shape[1]), value=-1)
+def _order(value: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The place of each value in ascending order, from 0; of equals, the later stands higher."""
+    return value.argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def _top(
+    value: Int[Tensor, "B L"], seen: Bool[Tensor, "B T L"], count: int
+) -> Int[Tensor, "B T N"]:
+    """Positions of the N = `count` largest values among those `seen`, -1 where there are fewer."""
+    best, position = torch.where(seen, value.unsqueeze(1), -1).topk(min(count, seen.shape[-1]))
+    position = position.masked_fill(best < 0, -1)
+    return F.pad(position, (0, count - position.shape[-1]), value=-1)
+
+
+def _marked(position: Int[Tensor, "B T N"], length: int) -> Bool[Tensor, "B T L"]:
+    """True at each of the positions; -1 marks a column that is cut off."""
+    marks = position.new_zeros((*position.shape[:2], length + 1), dtype=torch.bool)
+    return marks.scatter(2, position % (length + 1), True)[..., :length]
+
+
+def _picked(
+    hidden: Float[Tensor, "B L d"], chosen: Int[Tensor, "B T K"]
+) -> Float[Tensor, "B T K d"]:
+    """The vectors at the positions chosen; zero for -1."""
+    rows = torch.arange(len(hidden), device=hidden.device)[:, None, None]
+    return hidden[rows, chosen.clamp_min(0)] * (chosen >= 0).unsqueeze(-1)
