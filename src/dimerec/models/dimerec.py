@@ -3,6 +3,10 @@
 The guidance extractor (GEM) distils a history into K interests; the diffusion module (DAM)
 denoises, conditioned on them, to the embedding of the next interest; the nearest items are the
 candidates.
+
+There is no official code. What the paper leaves open is decided in `docs/decisions/`, a page each;
+where it slips, `docs/decisions/slips.md` says how it is read; `docs/paper-map.md` names the home of
+every equation.
 """
 
 from typing import Annotated, Literal

@@ -5,10 +5,11 @@ github.com/kang205/SASRec. gSASRec is this model with another loss: Petrov and M
 "gSASRec: Reducing Overconfidence in Sequential Recommendation Trained with Negative Sampling",
 RecSys 2023; official code: github.com/asash/gSASRec-pytorch.
 
-Where paper and code differ, the code is followed: residuals carry the normalised input. Where this
-file differs from the code: the heads go through a linear layer, there they are concatenated; item
-vectors start about as long as 1, in the code with Xavier's much shorter ones (`start`); gSASRec's
-code has a second table, for the histories (`tied`). The published loss, BCE with one negative, is
+Where paper and code differ, the code is followed, since its block is what the published figures
+come from: residuals carry the normalised input. Where this file differs from the code: the heads go
+through a linear layer, there they are concatenated; item vectors start about as long as 1, in the
+code with Xavier's much shorter ones (`start`); gSASRec's code has a second table, for the histories
+(`tied`). The published loss, BCE with one negative, is
 the recipe `sasrec-bce`; gBCE is `gsasrec`; `sasrec` has the sampled softmax of DimeRec's default,
 the stronger choice in the literature.
 """
