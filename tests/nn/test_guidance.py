@@ -134,6 +134,12 @@ def test_the_most_popular_with_the_latest_first_among_equals() -> None:
     assert chosen(gem, 1, 4, 1) == [1, 1, 4]
 
 
+def test_the_latest_of_equals_comes_first_however_often_they_were_taken() -> None:
+    often = torch.full((len(COUNTS),), 2.0**25)
+    gem = extractor(GuidanceConfig(kind="rule", interests=3, rule="popular"), D, L, often)
+    assert isinstance(gem, RuleBased) and chosen(gem, 4, 1, 6, 3, 2) == [2, 3, 6]
+
+
 def test_exploring_reserves_places_for_the_least_exposed() -> None:
     gem = rule(interests=4, rule="explore", explore=0.5)
     assert chosen(gem, 1, 3, 6, 4, 2) == [1, 3, 6, 4]
