@@ -1,178 +1,67 @@
-"""How fast do models train, beside plain PyTorch written as their papers' code is?
+"""How fast do models train at equal loss, beside plain PyTorch written as their papers' code is?
 
-SASRec beside `nn.TransformerEncoder` with the same loss at all positions; DreamRec, all positions
-in one pass, beside one target a sequence; DiffuRec beside a loop that computes all that its
-official code does. Plain loops have `torch.optim.Adam` as it is. Both sides of a pair take turns in
-one process on one thread, on random sequences. Prints training targets a CPU second (median of the
-turns) and their ratio, writes `results/models.json`, and exits with 1 when a ratio is under what is
-promised: 1, 3 and 1.5.
+SASRec beside its own block from `nn.MultiheadAttention`, with the same loss at all positions;
+DreamRec, all positions in one pass, beside one target a sequence; DiffuRec beside a loop that
+computes all that its official code does (`plain_models.py`).
+
+Speed: both sides take turns in one process on one thread. Prints training targets a CPU second
+(median of the turns) and their ratio, once with the same optimiser on both sides (Adam, fused, as
+the training loop has it), once with Adam as a plain loop has it beside that.
+
+Loss: both sides then take the same number of steps on the same batches, with the same targets,
+from starts of one distribution (SASRec: from the same weights, where without dropout the first
+losses must be the same number), and the losses of the last quarter are compared. In the sequences
+an item is followed by one of the next eight on a ring, so that there is something to learn.
+
+Writes `results/models.json`, and exits with 1 when a ratio with the same optimiser is under what is
+promised, 1, 3 and 1.5, or when SASRec's losses are further apart than 5 %.
 
     python benchmarks/bench_models.py [--items 12000] [--turns 3] [--seconds 3]
 """
 
 import argparse
 import json
-import math
+import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from plain_models import WIDTH, PlainDiffuRec, PlainDreamRec, PlainSASRec
 from torch import Tensor, nn
 
 from dimerec import config, plugins, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.model import Catalogue
 
-WIDTH, NEGATIVES = 64, 10
+NEGATIVES, NEXT = 10, 8
 PROMISED = {"sasrec": 1.0, "dreamrec": 3.0, "diffurec": 1.5}
+APART = 0.05  # how far the losses of two equal models may be apart
 LENGTH = {"sasrec": 50, "dreamrec": 10, "diffurec": 50}
-ROWS = {"sasrec": (64, 64), "dreamrec": (256, 256), "diffurec": (64, 64)}  # here, reference
+ROWS = {"sasrec": 64, "dreamrec": 256, "diffurec": 64}
+STEPS = {"sasrec": 160, "dreamrec": 400, "diffurec": 60}
 OPTIONS = {
     "sasrec": [
         "options.softmax.unit=false",
         "options.softmax.temperature=1.0",
         "options.softmax.logq=false",
     ],
-    "dreamrec": [],
+    "dreamrec": ["options.schedule.kind=linear"],
     "diffurec": [],
 }
-
-
-class PlainSASRec(nn.Module):
-    """All positions of `nn.TransformerEncoder`, each with negatives of its own."""
-
-    def __init__(self, items: int, length: int) -> None:
-        super().__init__()
-        self.items = nn.Embedding(items + 1, WIDTH, padding_idx=0)
-        self.positions = nn.Embedding(length, WIDTH)
-        layer = nn.TransformerEncoderLayer(
-            WIDTH, 1, WIDTH, dropout=0.2, batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(WIDTH), False)
-        self.mask = nn.Transformer.generate_square_subsequent_mask(length)
-
-    def forward(self, batch: SequenceBatch) -> Tensor:
-        x = self.items(batch.history) * WIDTH**0.5 + self.positions.weight
-        x = self.encoder(F.dropout(x, 0.2), mask=self.mask, is_causal=True)
-        candidates = torch.cat([batch.targets.unsqueeze(-1), batch.negatives], dim=-1)
-        logits = torch.einsum("bld,blmd->blm", x, self.items(candidates)).flatten(0, 1)
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
-
-
-class PlainDreamRec(nn.Module):
-    """One target a sequence: attention over the history, its last state, one noised target."""
-
-    def __init__(self, items: int, length: int) -> None:
-        super().__init__()
-        self.items, self.null = nn.Embedding(items + 1, WIDTH), nn.Parameter(torch.zeros(WIDTH))
-        self.positions = nn.Embedding(length, WIDTH)
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
-        self.attention = nn.MultiheadAttention(WIDTH, 1, dropout=0.1, batch_first=True)
-        self.feed = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 1) for _ in range(2))
-        self.step = steps(WIDTH, 2 * WIDTH, nn.GELU())
-        self.denoiser = nn.Linear(3 * WIDTH, WIDTH)
-        self.mask = nn.Transformer.generate_square_subsequent_mask(length)
-        self.alpha_bar = (1 - torch.linspace(1e-4, 0.02, 500)).cumprod(0)
-
-    def forward(self, batch: SequenceBatch) -> Tensor:
-        x = F.dropout(self.items(batch.history) + self.positions.weight, 0.1)
-        x = x * (batch.history > 0).unsqueeze(-1)
-        normed = self.norms[0](x)
-        x = x + self.attention(normed, x, x, attn_mask=self.mask, need_weights=False)[0]
-        inner = self.norms[1](x).transpose(1, 2)
-        inner = self.feed[1](F.dropout(F.relu(self.feed[0](inner)), 0.1)).transpose(1, 2)
-        guidance = self.norms[2](x + F.dropout(inner, 0.1))[:, -1]
-        guidance = torch.where(torch.rand(len(x), 1) < 0.1, self.null, guidance)
-        target = self.items(batch.targets[:, -1])
-        t = torch.randint(0, 500, (len(x),))
-        kept = self.alpha_bar[t].unsqueeze(1)
-        noisy = kept.sqrt() * target + (1 - kept).sqrt() * torch.randn_like(target)
-        predicted = self.denoiser(torch.cat([noisy, guidance, self.step(sinusoids(t))], dim=1))
-        return F.mse_loss(predicted, target)
-
-
-class PlainDiffuRec(nn.Module):
-    """One target a sequence: the target noised into all items, blocks over all positions."""
-
-    def __init__(self, items: int, length: int) -> None:
-        super().__init__()
-        self.items, self.norm = nn.Embedding(items + 1, WIDTH), Norm()
-        self.blocks = nn.ModuleList(Block() for _ in range(4))
-        self.step, self.last = steps(WIDTH, 4 * WIDTH, nn.SiLU()), Norm()
-        self.alpha_bar = (1 - torch.linspace(0.013125, 0.04125, 32)).cumprod(0)
-
-    def forward(self, batch: SequenceBatch) -> Tensor:
-        x, real = self.norm(F.dropout(self.items(batch.history), 0.3)), batch.history > 0
-        target = self.items(batch.targets[:, -1])
-        t = torch.randint(0, 32, (len(x),))
-        kept = self.alpha_bar[t].unsqueeze(1)
-        noisy = kept.sqrt() * target + (1 - kept).sqrt() * torch.randn_like(target)
-        noisy = noisy + self.step(sinusoids(t * 1000 / 32))
-        share = torch.normal(torch.full(x.shape, 1e-3), torch.full(x.shape, 1e-3))
-        x = x + share * noisy.unsqueeze(1)
-        for block in self.blocks:
-            x = block(x, real)
-        x = self.last(F.dropout(x, 0.1))[:, -1]
-        return F.cross_entropy(x @ self.items.weight.T, batch.targets[:, -1])
-
-
-class Norm(nn.Module):
-    """A layer norm spelt out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.zeros(WIDTH))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(-1, keepdim=True)
-        spread = (x - mean).square().mean(-1, keepdim=True)
-        return self.weight * (x - mean) / (spread + 1e-12).sqrt() + self.bias
-
-
-class Block(nn.Module):
-    """Attention of four heads spelt out, then a feed-forward with GELU's tanh spelt out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(Norm() for _ in range(2))
-        self.heads = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        self.inner, self.outer = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        normed = self.norms[0](x)
-        q, k, v = (h(normed).unflatten(-1, (4, -1)).transpose(1, 2) for h in self.heads[:3])
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(~real[:, None, :, None], -1e9).softmax(-1)
-        mixed = (F.dropout(weights, 0.1) @ v).transpose(1, 2).flatten(2)
-        x = x + F.dropout(self.heads[3](mixed), 0.1)
-        y = self.inner(self.norms[1](x))
-        y = 0.5 * y * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y.pow(3))))
-        return F.dropout(x + F.dropout(self.outer(F.dropout(y, 0.1)), 0.1), 0.1)
-
-
-def steps(width: int, hidden: int, activation: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
-
-
-def sinusoids(t: Tensor) -> Tensor:
-    """`[N, WIDTH]` of times `[N]`."""
-    rate = torch.exp(-math.log(10000) * torch.arange(WIDTH // 2) / (WIDTH // 2))
-    angle = t.unsqueeze(1) * rate
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
 REFERENCE = {"sasrec": PlainSASRec, "dreamrec": PlainDreamRec, "diffurec": PlainDiffuRec}
 
 
-def batch(name: str, rows: int, items: int, every: bool) -> SequenceBatch:
-    """Random sequences with targets at every position or at the last alone."""
-    rng, length = torch.Generator().manual_seed(0), LENGTH[name]
-    windows = torch.randint(1, items + 1, (rows, length + 1), generator=rng)
+def batch(name: str, items: int, every: bool, seed: int) -> SequenceBatch:
+    """Sequences with targets at every position or at the last alone."""
+    rng, length, rows = torch.Generator().manual_seed(seed), LENGTH[name], ROWS[name]
+    first = torch.randint(0, items, (rows, 1), generator=rng)
+    ahead = torch.randint(1, NEXT + 1, (rows, length), generator=rng).cumsum(1)
+    windows = torch.cat([first, first + ahead], dim=1) % items + 1
     history, targets = windows[:, :-1], windows[:, 1:].clone()
     if not every:
         targets[:, :-1] = 0
@@ -183,52 +72,100 @@ def batch(name: str, rows: int, items: int, every: bool) -> SequenceBatch:
 
 
 class Side:
-    """One side of a pair: `take` runs optimiser steps and says how many targets a second."""
+    """One side of a pair: a model, its loss of a batch at a step, and its optimiser."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss: Callable[[int], Tensor],
-        fed: SequenceBatch,
-        fused: bool | None = None,
+        self, model: nn.Module, loss: Callable[[SequenceBatch, int], Tensor], fused: bool | None
     ) -> None:
-        self.loss, self.targets, self.step = loss, int((fed.targets > 0).sum()), 0
+        self.model: Any = model.train()
+        self.loss, self.step = loss, 0
         self.adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
-        model.train()
 
-    def take(self, seconds: float) -> float:
-        """At least two steps, and as many as `seconds` hold."""
-        start, done = time.process_time(), 0
+    def take(self, fed: SequenceBatch) -> Tensor:
+        """One optimiser step; the loss before it."""
+        loss = self.loss(fed, self.step)
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+        self.step += 1
+        return loss.detach()
+
+    def rate(self, fed: Sequence[SequenceBatch], seconds: float) -> float:
+        """Targets a CPU second over at least two steps, and as many as `seconds` hold."""
+        start, done, targets = time.process_time(), 0, int((fed[0].targets > 0).sum())
         while done < 2 or time.process_time() - start < seconds:
-            loss = self.loss(self.step)
-            self.adam.zero_grad()
-            loss.backward()
-            self.adam.step()
-            self.step, done = self.step + 1, done + 1
-        return done * self.targets / (time.process_time() - start)
+            self.take(fed[done % len(fed)])
+            done += 1
+        return done * targets / (time.process_time() - start)
 
 
-def here(name: str, items: int) -> Side:
+def here(name: str, items: int, changes: Sequence[str] = ()) -> Side:
     """The package's model, with the training loop's optimiser."""
-    recipe = config.load(name, [f"length={LENGTH[name]}", *OPTIONS[name]])
+    recipe = config.load(name, [f"length={LENGTH[name]}", *OPTIONS[name], *changes])
     counts = torch.ones(items + 1)
     catalogue = Catalogue(size=items + 1, length=LENGTH[name], counts=counts)
     with randomness.torch_scope(0, "init"):
         model = plugins.load("dimerec.models", name).Model(recipe.model_config(), catalogue)
-    fed = batch(name, ROWS[name][0], items, model.targets == "all")
 
-    def loss(step: int) -> Tensor:
+    def loss(fed: SequenceBatch, step: int) -> Tensor:
         return model.loss(fed, randomness.torch_stream(0, "loss", step)).total
 
-    return Side(model, loss, fed, fused=True)
+    return Side(model, loss, fused=True)
 
 
-def reference(name: str, items: int) -> Side:
+def reference(name: str, items: int, fused: bool | None, **how: Any) -> Side:
     """Plain PyTorch."""
     with randomness.torch_scope(0, "init"):
-        model = REFERENCE[name](items, LENGTH[name])
-    fed = batch(name, ROWS[name][1], items, every=name == "sasrec")
-    return Side(model, lambda _: model(fed), fed)
+        model = REFERENCE[name](items, LENGTH[name], **how)
+    return Side(model, lambda fed, _: model(fed), fused)
+
+
+def speed(name: str, items: int, turns: int, seconds: float) -> dict[str, float]:
+    """Targets a CPU second of each side."""
+    every = name != "diffurec"  # which trains one target a pass on both sides
+    ours = [batch(name, items, every, seed) for seed in range(8)]
+    theirs = [batch(name, items, name == "sasrec", seed) for seed in range(8)]
+    sides = {
+        "here": (here(name, items), ours),
+        "reference": (reference(name, items, True), theirs),
+        "reference_plain_adam": (reference(name, items, None), theirs),
+    }
+    for side, fed in sides.values():
+        side.rate(fed, 0)
+    rates: dict[str, list[float]] = {which: [] for which in sides}
+    for _ in range(turns):
+        for which, (side, fed) in sides.items():
+            rates[which].append(side.rate(fed, seconds))
+    return {which: statistics.median(values) for which, values in rates.items()}
+
+
+def losses(name: str, items: int) -> dict[str, float]:
+    """Of both sides after the same steps on the same batches: the mean of the last quarter."""
+    sides = {"here": here(name, items), "reference": reference(name, items, True)}
+    if name == "sasrec":
+        same_at_first(items)
+        sides["reference"].model.take_weights(sides["here"].model)
+    last = {which: [] for which in sides}
+    torch.manual_seed(1)  # of the reference's dropout and noise
+    for step in range(STEPS[name]):
+        fed = batch(name, items, name == "sasrec", 1000 + step)
+        for which, side in sides.items():
+            loss = float(side.take(fed))
+            if step >= STEPS[name] * 3 // 4:
+                last[which].append(loss)
+    mean = {which: statistics.mean(values) for which, values in last.items()}
+    apart = mean["reference"] / mean["here"] - 1
+    return {"steps": STEPS[name], **mean, "reference_is_higher_by": apart}
+
+
+def same_at_first(items: int) -> None:
+    """SASRec's two sides are one function: with the same weights and no dropout, the same loss."""
+    ours = here("sasrec", items, ["options.transformer.dropout=0.0"])
+    theirs = reference("sasrec", items, True, rate=0.0)
+    theirs.model.take_weights(ours.model)
+    fed = batch("sasrec", items, True, 0)
+    fed.negatives[0, :, 0] = fed.targets[0]  # collisions, which are masked
+    torch.testing.assert_close(ours.loss(fed, 0), theirs.loss(fed, 0))
 
 
 def main() -> int:
@@ -238,35 +175,45 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = {}
+    found, kept = {}, True
+    load = os.getloadavg()[0]
     for name, promised in PROMISED.items():
-        sides = {"here": here(name, given.items), "reference": reference(name, given.items)}
-        for side in sides.values():
-            side.take(0)
-        rates: dict[str, list[float]] = {which: [] for which in sides}
-        for _ in range(given.turns):
-            for which, side in sides.items():
-                rates[which].append(side.take(given.seconds))
-        median = {which: statistics.median(values) for which, values in rates.items()}
+        median = speed(name, given.items, given.turns, given.seconds)
         ratio = median["here"] / median["reference"]
-        found[name] = {**median, "ratio": ratio, "promised": promised, "length": LENGTH[name]}
+        plain = median["here"] / median["reference_plain_adam"]
+        loss = losses(name, given.items)
+        apart = loss["reference_is_higher_by"]
+        kept &= ratio >= promised and (name != "sasrec" or abs(apart) <= APART)
+        found[name] = {
+            **median,
+            "ratio": ratio,
+            "ratio_plain_adam": plain,
+            "promised": promised,
+            "length": LENGTH[name],
+            "rows": ROWS[name],
+            "loss": loss,
+        }
         print(
             f"{name:>8}: {median['here']:>8,.0f} targets/s here, {median['reference']:>8,.0f} in "
-            f"plain PyTorch, ratio {ratio:.2f} (promised {promised:g})"
+            f"plain PyTorch, ratio {ratio:.2f} (promised {promised:g}), beside Adam as a plain "
+            f"loop has it {plain:.2f}\n"
+            f"{'':>8}  loss after {loss['steps']} steps: {loss['here']:.4f} here, "
+            f"{loss['reference']:.4f} there, {apart:+.1%}"
         )
     result = {
         "items": given.items,
         "width": WIDTH,
-        "rows": ROWS,
         "targets_per_cpu_second": found,
         "threads": 1,
+        "cores": os.cpu_count(),
+        "load": round(load, 1),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }
     out = Path(__file__).parent / "results" / "models.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if all(f["ratio"] >= f["promised"] for f in found.values()) else 1
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

@@ -49,6 +49,11 @@ def test_how_fast_models_train_is_that_of_the_last_run():
     found = read("models")["targets_per_cpu_second"]
     assert set(found) == {"sasrec", "dreamrec", "diffurec"}
     for name, one in found.items():
-        page = (ROOT / "docs" / "models" / f"{name}.md").read_text("utf-8")
-        assert f"{one['here']:,.0f}\ntargets a second of training, {one['ratio']:.2f} times" in page
+        page = " ".join((ROOT / "docs" / "models" / f"{name}.md").read_text("utf-8").split())
+        assert f"{one['here']:,.0f} targets a second of training, {one['ratio']:.2f} times" in page
+        assert f"({one['ratio_plain_adam']:.2f} times beside" in page
+        loss = one["loss"]
+        told = f"{loss['here']:.4f} here and {loss['reference']:.4f} there"
+        assert f"After {loss['steps']} steps" in page and told in page
         assert one["ratio"] >= one["promised"]
+        assert abs(loss["reference_is_higher_by"]) < 0.05
