@@ -7,14 +7,15 @@ from dimerec import config, plugins, randomness
 from dimerec.batch import SequenceBatch
 from dimerec.errors import ConfigError
 from dimerec.model import Catalogue, SequentialModel
+from dimerec.serving import compiled
 
 V, L, D, K = 20, 5, 8, 3
 KINDS = ("self-attentive", "dynamic-routing", "transformer", "mlp", "rule")
 
 
-def build(model: str, kind: str) -> SequentialModel:
+def build(model: str, kind: str, **more: str) -> SequentialModel:
     module = plugins.load("dimerec.models", model)
-    options = {"width": D, "guidance": {"kind": kind, "interests": K}}
+    options = {"width": D, "guidance": {"kind": kind, "interests": K, **more}}
     catalogue = Catalogue(size=V, length=L, counts=torch.ones(V))
     with randomness.torch_scope(0, "init"):
         made = module.Model(config.convert(options, module.Config, "options"), catalogue)
@@ -50,3 +51,13 @@ def test_a_width_that_the_heads_do_not_divide_fails_at_load(model: str) -> None:
     message = "width = 64 must be divisible by guidance.transformer.heads = 3"
     with pytest.raises(ConfigError, match=message):
         config.load(model, overrides)
+
+
+@pytest.mark.parametrize("kind", ["rule", "popular", "explore"])
+def test_every_guidance_is_one_graph_for_any_batch(kind: str) -> None:
+    rule = {"rule": kind} if kind not in KINDS else {}
+    made = build("dimerec", "rule" if rule else kind, **rule).eval().requires_grad_(False)
+    graph = compiled.exported(made, L).module()
+    for rows in (1, 3):
+        history, noise = compiled.inputs(made, L, rows)
+        torch.testing.assert_close(graph(history, noise), made.encode(history, noise))

@@ -59,8 +59,13 @@ class RuleBased(GuidanceExtractor):
 
 
 def _order(value: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """The place of each value in ascending order, from 0; of equals, the later stands higher."""
-    return value.argsort(dim=1, stable=True).argsort(dim=1)
+    """The place of each value in ascending order, from 0; of equals, the later stands higher.
+
+    Counted and not sorted, since a stable sort has no counterpart in ONNX.
+    """
+    at = torch.arange(value.shape[1], device=value.device)
+    one, other = value.unsqueeze(2), value.unsqueeze(1)  # place i, and each j beside it
+    return ((other < one) | ((other == one) & (at < at.unsqueeze(1)))).sum(2)
 
 
 def _top(
@@ -82,5 +87,5 @@ def _picked(
     hidden: Float[Tensor, "B L d"], chosen: Int[Tensor, "B T K"]
 ) -> Float[Tensor, "B T K d"]:
     """The vectors at the positions chosen; zero for -1."""
-    rows = torch.arange(len(hidden), device=hidden.device)[:, None, None]
+    rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None, None]
     return hidden[rows, chosen.clamp_min(0)] * (chosen >= 0).unsqueeze(-1)
