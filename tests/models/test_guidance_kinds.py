@@ -53,7 +53,7 @@ def test_a_width_that_the_heads_do_not_divide_fails_at_load(model: str) -> None:
         config.load(model, overrides)
 
 
-@pytest.mark.parametrize("kind", ["rule", "popular", "explore"])
+@pytest.mark.parametrize("kind", ["transformer", "rule", "popular", "explore"])
 def test_every_guidance_is_one_graph_for_any_batch(kind: str) -> None:
     rule = {"rule": kind} if kind not in KINDS else {}
     made = build("dimerec", "rule" if rule else kind, **rule).eval().requires_grad_(False)

@@ -46,4 +46,4 @@ class TransformerStates(GuidanceExtractor):
         back = here - torch.arange(self.interests, device=history.device)  # [L, K]
         oldest = (history == 0).sum(1)[:, None, None]  # [B, 1, 1], the first real position
         index = back.maximum(oldest).minimum(here)  # [B, L, K]
-        return states[torch.arange(len(states), device=states.device)[:, None, None], index]
+        return states[torch.arange(states.shape[0], device=states.device)[:, None, None], index]
