@@ -123,7 +123,11 @@ def section(model: str) -> str:
         if run.label in {row.label for row in source.plan.published}
     }
     if others:
-        lines += ["", "The DimeRec paper's figures for it, of other data, stand beside ours in:", ""]
+        lines += [
+            "",
+            "The DimeRec paper's figures for it, of other data, stand beside ours in:",
+            "",
+        ]
         lines += [f"- {page}" for page in others]
     return "\n".join(lines)
 
