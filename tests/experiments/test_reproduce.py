@@ -41,7 +41,7 @@ def tiny(name: str) -> Study:
 def _fitting(config: str) -> list[str]:
     if config == "multvae":
         return ["options.latent=8", "options.hidden=8", *TINY[1:]]
-    if config in ("sknn", "itemknn", "cooccurrence"):
+    if config in ("sknn", "itemknn", "cooccurrence", "popularity"):
         return TINY[1:]
     if config in ("diffrec", "tdiffrec"):
         return ["options.dims=[8]", *TINY[1:]]
