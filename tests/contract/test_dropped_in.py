@@ -79,7 +79,7 @@ def contract(tmp_path: Path, name: str, source: str) -> subprocess.CompletedProc
 def test_a_good_one_passes(tmp_path: Path) -> None:
     done = contract(tmp_path, "dropped_mean", NEW)
     assert done.returncode == 0, done.stdout
-    assert "10 passed" in done.stdout, done.stdout
+    assert "11 passed" in done.stdout, done.stdout
 
 
 def test_a_bad_one_is_caught(tmp_path: Path) -> None:
