@@ -59,7 +59,7 @@ def still(case: str) -> SequentialModel:
     with torch.no_grad():
         for module in model.modules():
             for weight in module.parameters(recurse=False):
-                weight = weight[int(isinstance(module, ItemEmbedding)) :]
+                weight = weight[1:] if isinstance(module, ItemEmbedding) else weight
                 weight += 0.1 * torch.randn(weight.shape, generator=rng)
     return model
 
