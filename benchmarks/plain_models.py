@@ -117,7 +117,7 @@ class PlainDiffuRec(nn.Module):
         self.items, self.norm = nn.Embedding(items + 1, WIDTH), Norm()
         self.blocks = nn.ModuleList(Block() for _ in range(4))
         self.step, self.last = steps(WIDTH, 4 * WIDTH, nn.SiLU()), Norm()
-        self.alpha_bar = (1 - torch.linspace(0.013125, 0.04125, 32)).cumprod(0)
+        self.alpha_bar = (1 - torch.linspace(0.013125, 0.635, 32)).cumprod(0)
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         x, real = self.norm(F.dropout(self.items(batch.history), 0.3)), batch.history > 0
