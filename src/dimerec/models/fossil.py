@@ -2,7 +2,7 @@
 
 He and McAuley, "Fusing Similarity Models with Markov Chains for Sparse Sequential
 Recommendation", ICDM 2016; code: distributed by the authors as C++, carried on in the code of
-REBUS, which was read. Item j after the history S of user u scores
+REBUS (arXiv 2008.05587), which was read. Item j after the history S of user u scores
 beta_j + <1/|I_u|^alpha sum_{i in I_u} P_i + sum_k (eta_k + eta_k^u) P_{S_{t-k}}, Q_j>, with I_u
 the set of the user's items and k = 1..order; learned by BPR against one uniform negative.
 

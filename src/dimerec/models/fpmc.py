@@ -2,9 +2,9 @@
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket
 Recommendation", WWW 2010. Code of the authors is not public; that of He and McAuley, C++ which has
-an FPMC beside Fossil, was read beside the paper. Both agree: the score of item i for user u
-after item l is <V_u^{U,I}, V_i^{I,U}> + <V_i^{I,L}, V_l^{L,I}>, learned by BPR against one
-uniform negative.
+an FPMC beside Fossil (it lives on in the code of REBUS, arXiv 2008.05587), was read beside the
+paper. Both agree: the score of item i for user u after item l is
+<V_u^{U,I}, V_i^{I,U}> + <V_i^{I,L}, V_l^{L,I}>, learned by BPR against one uniform negative.
 
 Where this file differs:
 - Users are not known here, a user is a history: V_u is the mean of vectors of the distinct items
