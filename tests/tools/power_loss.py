@@ -126,6 +126,7 @@ def recorded(record: Record, name: str) -> Callable[[str], Any]:
 
         def __init__(self, path: str) -> None:
             super().__init__(":memory:")
+            super().close()
             self._keep = shim
             self._connection = apsw.Connection(path, vfs=name)
             self._connection.set_busy_timeout(5000)
@@ -140,7 +141,6 @@ def recorded(record: Record, name: str) -> Callable[[str], Any]:
 
         def close(self) -> None:
             self._connection.close()
-            super().close()
 
     return Connection
 
