@@ -25,7 +25,7 @@ def rows(text: str) -> list[tuple[list[str], str]]:
     """(options of the first cell, default in the second) of every row of the table of options."""
     lines = text.split("\n## Options\n")[1].split("\n## ")[0].splitlines()
     cells = [line.strip("|").split("|") for line in lines if line.startswith("|")]
-    assert all(row[1].strip() == "default" for row in cells[:1])
+    assert not cells or cells[0][1].strip() == "default"
     found = [(CODE.findall(row[0]), row[1].strip()) for row in cells[2:]]
     return [(names, default) for names, default in found if names and default]
 
