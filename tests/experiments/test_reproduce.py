@@ -32,7 +32,9 @@ def tiny(name: str) -> Study:
         datasets={**whole.datasets, "latest-small": small},
         budgets={"smoke": msgspec.structs.replace(smoke, seeds=1, set=[*smoke.set])},
         runs=[
-            msgspec.structs.replace(r, epochs={}, set=[*r.set, *_fitting(r.config)])
+            msgspec.structs.replace(
+                r, epochs={}, set=[*r.set, *_fitting(r.config.removesuffix("-strong"))]
+            )
             for r in whole.runs
         ],
     )
